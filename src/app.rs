@@ -1,0 +1,45 @@
+//! Builds each service once and hands it what it needs.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::files::Files;
+use crate::platform::shutdown::Shutdown;
+use crate::process::exec::Exec;
+use crate::supervisor::{Environment, Shells, Supervisor};
+use crate::system::System;
+
+/// Every service of the daemon.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Version, directories, environment, metrics.
+    pub system: System,
+    /// The file system.
+    pub files: Files,
+    /// Commands with collected output.
+    pub exec: Exec,
+}
+
+impl App {
+    /// Builds the services from the settings.
+    ///
+    /// # Errors
+    /// When the working directory cannot be entered.
+    pub fn new(config: &Config, shutdown: &Shutdown) -> io::Result<Self> {
+        let home = config.home();
+        if config.user_home_as_workdir {
+            std::env::set_current_dir(&home)?;
+        }
+        // Fixed now: an image may start us in a directory that is removed later.
+        let work_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let environment = Environment::new(config.environment.clone());
+        let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
+        let shells = Shells::new(environment.clone());
+        Ok(Self {
+            files: Files::new(work_dir.clone()),
+            exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
+            system: System::new(work_dir, home, environment),
+        })
+    }
+}

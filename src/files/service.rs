@@ -1,0 +1,24 @@
+//! Rules about files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::platform::blocking::Lane;
+
+/// Jobs on the file system at a time.
+const JOBS: usize = 32;
+
+/// Works on the file system; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The base of relative paths.
+    pub(super) work_dir: Arc<Path>,
+    pub(super) lane: Lane,
+}
+
+impl Files {
+    /// Relative paths are below `work_dir`.
+    pub fn new(work_dir: PathBuf) -> Self {
+        Self { work_dir: work_dir.into(), lane: Lane::new(JOBS) }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the `routes.rs` files share: taking requests apart and putting replies together.
+
+pub mod body;
+pub mod client;
+pub mod extract;
+pub mod output;
+pub mod reply;
+pub mod socket;

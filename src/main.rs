@@ -1,0 +1,91 @@
+//! Become init when pid 1; read the settings, start logging, run, turn the result into an exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use toolboxd::app::App;
+use toolboxd::config::Config;
+use toolboxd::platform::shutdown::Shutdown;
+use toolboxd::platform::{init, telemetry};
+use toolboxd::server::{self, Access, router::Api};
+use tracing::{error, info};
+
+// musl's own allocator is slow under threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    init::hide_variable(toolboxd::config::TOKEN_VARIABLE);
+    // Before any thread exists: from here on, pid 1 is another, tiny process.
+    if let init::Role::Init(code) = init::split() {
+        return code;
+    }
+    if let Err(error) = telemetry::start_log(&config) {
+        eprintln!("toolboxd: {error}");
+        return ExitCode::from(2);
+    }
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(config));
+    // A blocking call that hangs, as on a dead network file system, must not keep the daemon from ending.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: &Config) -> std::io::Result<()> {
+    let shutdown = Shutdown::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let app = App::new(config, &shutdown)?;
+    let listener = server::bind(&config.listen_addresses())?;
+    let address = listener.local_addr()?;
+    let (access, made) = Access::new(config, address);
+    let access = Arc::new(access);
+    let api = Api::new(&app, Arc::clone(&access), config.docs);
+    announce(address, made.as_ref());
+
+    let stop = shutdown.clone();
+    shutdown.spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            () = stop.cancelled() => return,
+        };
+        info!("{name}: stopping");
+        stop.cancel();
+    });
+    let connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
+    server::serve(listener, api, access, connections, shutdown, config.shutdown_grace_period).await;
+    Ok(())
+}
+
+/// Tells on stdout where the API is, once it is there; stderr has the log. The line is part of the interface.
+#[expect(clippy::print_stdout, reason = "the ready line")]
+fn announce(address: std::net::SocketAddr, made: Option<&toolboxd::config::Token>) {
+    println!("Starting toolbox server on port {}", address.port());
+    println!("toolboxd {} is ready on http://{address}", env!("CARGO_PKG_VERSION"));
+    if let Some(token) = made {
+        println!("token (none was set): {}", token.reveal());
+    }
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,43 @@
+//! Blocking work off the async runtime: a limit for each kind of work, and the caller's span.
+//!
+//! Each kind has a [`Lane`] of its own, so that a file system that hangs takes down what uses it and nothing else.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// A bounded number of blocking jobs at a time; more wait their turn without holding a thread.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    permits: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// At most `jobs` at a time.
+    pub fn new(jobs: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(jobs)) }
+    }
+
+    /// Runs `job` on a blocking thread. It runs to its end even when the caller goes away: a job that may take long
+    /// looks at a flag or a closed channel of its own between steps.
+    ///
+    /// # Errors
+    /// Only when `job` panicked.
+    pub async fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let span = tracing::Span::current();
+        #[expect(clippy::disallowed_methods, reason = "the one place that runs blocking work")]
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit; // given back when the job has ended, not when its caller has left
+            span.in_scope(job)
+        })
+        .await
+        .map_err(|panic| Error::internal("blocking work failed").with_source(panic))
+    }
+}

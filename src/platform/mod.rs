@@ -1,0 +1,11 @@
+//! What every slice may need of the operating system and the runtime. Knows nothing of HTTP or of any slice.
+
+pub mod blocking;
+pub mod cgroup;
+pub mod idempotency;
+pub mod init;
+pub mod paths;
+pub mod shutdown;
+pub mod sockets;
+pub mod telemetry;
+pub mod users;

@@ -1,0 +1,92 @@
+//! URL of `/process/execute`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::service::{Exec, Outcome};
+use super::wire::{ExecuteRequest, ExecuteResponse, ExitRecord};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::extract::{Query, collect, exactly_true, json};
+use crate::http::output::{json_document, json_string, tail};
+use crate::http::reply::ErrorBody;
+use crate::platform::idempotency::Key;
+use crate::supervisor::{Cause, Exit, ExitStatus, OutputLog};
+
+/// Largest request, in bytes: a command may have many megabytes.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Of a command that timed out, this much of the end of its output is in the error, when it is asked for.
+const PARTIAL_BYTES: u64 = 64 * 1024;
+
+pub(crate) fn router(exec: Exec) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(execute)).with_state(exec)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+struct ExecuteQuery {
+    /// Adds the exit record to the answer, and to a timeout's error the last output as `partialOutput`.
+    #[serde(default, deserialize_with = "exactly_true")]
+    #[param(required = false)]
+    detail: bool,
+}
+
+/// Runs one command to its end and answers with its output and exit code
+///
+/// The command runs on when the client leaves, unless `killOnDisconnect` is set. Background processes do not hold the
+/// answer. Repeating a request with the same `Idempotency-Key` header gives the first one's answer.
+#[utoipa::path(post, path = "/process/execute", tag = "process", params(ExecuteQuery), request_body = ExecuteRequest,
+    responses((status = 200, body = ExecuteResponse), (status = 400, body = ErrorBody),
+        (status = 408, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn execute(
+    State(exec): State<Exec>,
+    Query(query): Query<ExecuteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let body = collect(body, BODY_BYTES).await?;
+    let key =
+        headers.get("idempotency-key").map(|key| Key::new(&String::from_utf8_lossy(key.as_bytes()), &body));
+    let request: ExecuteRequest =
+        json(&body).map_err(|error| Error::invalid(format!("invalid request body: {error}")))?;
+    match exec.run(request.into(), key.transpose()?).await? {
+        Outcome::NotStarted(error) => {
+            let result = json_string(&error.to_string());
+            Ok(json_reply(Body::from(format!("{{\"exitCode\":-1,\"result\":{result}}}"))))
+        }
+        Outcome::Ended { exit, output } if exit.cause == Cause::TimeLimit => {
+            Err(timed_out(&output, query.detail).await)
+        }
+        Outcome::Ended { exit, output } => Ok(ended(exit, output, query.detail).await),
+    }
+}
+
+async fn ended(exit: Exit, output: OutputLog, detail: bool) -> Response {
+    let code = match exit.status {
+        ExitStatus::Code(code) => code,
+        ExitStatus::Signal(_) => -1,
+    };
+    let record = if detail {
+        let record = ExitRecord::new(exit, output.end(), output.dropped());
+        format!("\"exit\":{},", serde_json::to_string(&record).expect("a record is plain JSON"))
+    } else {
+        String::new()
+    };
+    json_reply(json_document(format!("{{\"exitCode\":{code},{record}\"result\":"), output, "}").await)
+}
+
+fn json_reply(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
+}
+
+async fn timed_out(output: &OutputLog, detail: bool) -> Error {
+    let error = Error::new(ErrorKind::ExecutionTimeout, "command execution timeout");
+    if !detail {
+        return error;
+    }
+    error.with_detail("partialOutput", tail(output, output.end().saturating_sub(PARTIAL_BYTES)).await)
+}

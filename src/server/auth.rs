@@ -1,0 +1,189 @@
+//! Who may use the API (design.md, the three ways it runs).
+//!
+//! With a token, every request carries it. Without one, a daemon that a platform runs is open, as that platform's
+//! proxy expects; a stand-alone one is for the user who started it: it serves loopback connections whose other end
+//! belongs to that user or to root, and refuses names and origins that are not this machine's own, so that no web
+//! page can reach it by DNS rebinding or from another site.
+
+use std::net::SocketAddr;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, Uri, header};
+use percent_encoding::percent_decode_str;
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+use crate::config::{Config, ControlFrom, Token};
+use crate::error::{Error, ErrorKind, Result};
+use crate::platform::blocking::Lane;
+use crate::platform::sockets;
+
+/// The query parameter that stands for the token where WebSocket clients cannot set headers.
+const TOKEN_PARAMETER: &str = "DAYTONA_SANDBOX_AUTH_KEY";
+/// Always open: platforms poll it to learn that the daemon is up.
+const OPEN: &str = "/version";
+/// What changes the daemon itself.
+const CONTROL: &[&str] = &["/init", "/env"];
+
+/// What the settings say about who may use the API.
+#[derive(Debug)]
+pub struct Access {
+    token: Option<Token>,
+    /// Only this machine's own user and names, when there is no token.
+    same_user: bool,
+    control_from: ControlFrom,
+    lookups: Lane,
+}
+
+impl Access {
+    /// The rules for a daemon that listens on `address`. A stand-alone one that others can reach gets a token, made
+    /// here when none is set: the caller tells the user.
+    pub fn new(config: &Config, address: SocketAddr) -> (Self, Option<Token>) {
+        let stand_alone = config.is_stand_alone();
+        let made = (stand_alone && !address.ip().is_loopback() && config.token.is_none()).then(Token::random);
+        let token = config.token.clone().or_else(|| made.clone());
+        let same_user = stand_alone && token.is_none();
+        let access = Self { token, same_user, control_from: config.control_from, lookups: Lane::new(4) };
+        (access, made)
+    }
+
+    fn check(&self, peer: Peer, path: &str, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        if path == OPEN {
+            return Ok(());
+        }
+        match &self.token {
+            Some(token) if !presented(uri, headers).any(|shown| same(token, &shown)) => {
+                return Err(Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"));
+            }
+            Some(_) => {}
+            None if self.same_user => from_this_machine(peer, uri, headers)?,
+            None => {}
+        }
+        if self.control_from == ControlFrom::Outside && peer.is_inside && CONTROL.contains(&path) {
+            return Err(Error::new(
+                ErrorKind::Forbidden,
+                format!("{path} is closed to callers inside the sandbox"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The other end of a connection; looked up once, when it is accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// It belongs to the user that the daemon runs as, or to root.
+    is_same_user: bool,
+    /// It is a process of this machine, talking over loopback.
+    is_inside: bool,
+}
+
+impl Peer {
+    pub(super) async fn of(peer: SocketAddr, own: SocketAddr, access: &Access) -> Self {
+        let is_inside = peer.ip().to_canonical().is_loopback();
+        let is_same_user = access.same_user && is_inside && {
+            let owner = access.lookups.run(move || sockets::owner(peer, own)).await.ok().flatten();
+            owner.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+        };
+        Self { is_same_user, is_inside }
+    }
+}
+
+/// Refuses who may not use the API. Runs inside the request's span, before anything else looks at the request.
+pub(super) async fn guard(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Result<Response> {
+    let peer = *request.extensions().get::<Peer>().expect("every connection knows its peer");
+    access.check(peer, request.uri().path(), request.uri(), request.headers())?;
+    Ok(next.run(request).await)
+}
+
+fn from_this_machine(peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    let refused = |message: String| Err(Error::new(ErrorKind::Forbidden, message));
+    if !peer.is_same_user {
+        return refused("only the user who runs toolboxd may use it without a token".to_owned());
+    }
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    // HTTP/1.0 clients may leave the name out; browsers never do.
+    let host = uri.host().map(Into::into).or_else(|| text(header::HOST));
+    if let Some(host) = host.filter(|host| !is_own_name(without_port(host))) {
+        return refused(format!("the host name {host} is not this machine's"));
+    }
+    if let Some(origin) = text(header::ORIGIN) {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        if !is_own_name(without_port(host)) {
+            return refused(format!("requests from pages of {origin} are refused"));
+        }
+    }
+    Ok(())
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn is_own_name(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    address.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        || host == "localhost"
+        || host.ends_with(".localhost")
+}
+
+/// Every token that the request shows, wherever clients can put one.
+fn presented<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = String> + 'a {
+    let text = |value: &http::HeaderValue| value.to_str().ok().map(str::to_owned);
+    let bearer = headers.get_all(header::AUTHORIZATION).iter().filter_map(text).filter_map(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    let preview = headers.get_all("x-daytona-preview-token").iter().filter_map(text);
+    let query = uri.query().unwrap_or_default().split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name == TOKEN_PARAMETER).then(|| percent_decode_str(value).decode_utf8().ok().map(Into::into))?
+    });
+    bearer.chain(preview).chain(query)
+}
+
+/// Compares in a time that depends on the lengths only.
+fn same(token: &Token, shown: &str) -> bool {
+    token.reveal().as_bytes().ct_eq(shown.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_names_are_loopback_names() {
+        for host in [
+            "localhost",
+            "LOCALHOST:2280",
+            "127.0.0.1:80",
+            "127.9.9.9",
+            "[::1]:2280",
+            "3000-x.localhost:2280",
+        ] {
+            assert!(is_own_name(without_port(host)), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com", "10.0.0.1:2280", "[::2]", "", "evil-localhost"] {
+            assert!(!is_own_name(without_port(host)), "{host}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_wherever_clients_put_them() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "bearer one".parse().unwrap());
+        headers.insert("x-daytona-preview-token", "two".parse().unwrap());
+        let uri: Uri = "/files?path=a&DAYTONA_SANDBOX_AUTH_KEY=th%20ree".parse().unwrap();
+        assert_eq!(presented(&uri, &headers).collect::<Vec<_>>(), ["one", "two", "th ree"]);
+    }
+}

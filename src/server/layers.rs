@@ -1,0 +1,66 @@
+//! What happens to every request: an id, a span, a log line, the error envelope, and a guard against panics.
+
+use std::any::Any;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+use tracing::{Instrument, error, info, info_span, warn};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind};
+use crate::http::reply;
+
+/// Carries the request's id to the client, and from a client that has one already.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id taken from a client, in bytes.
+const REQUEST_ID_BYTES: usize = 64;
+/// Polled every few milliseconds while a sandbox starts: no log line.
+const QUIET: &str = "/version";
+
+/// Observes a request from its routing to its reply's head.
+pub(super) async fn observe(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request.headers().get(&REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(new_id);
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    // The route, not the path: paths may hold names that are nobody's business in a log.
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let span = info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
+
+    let mut reply = next.run(request).instrument(span.clone()).await;
+    span.in_scope(|| {
+        let failure = reply::seal(&mut reply, &method, &path);
+        let (status, ms) = (reply.status().as_u16(), began.elapsed().as_secs_f64() * 1e3);
+        match failure {
+            Some(failure) if reply.status().is_server_error() && failure.kind() != ErrorKind::Unsupported => {
+                let cause = std::error::Error::source(&*failure).map(ToString::to_string);
+                warn!(status, ms, code = failure.kind().code(), cause, "{failure}");
+            }
+            Some(failure) => info!(status, ms, code = failure.kind().code(), "refused"),
+            None if route == QUIET => {}
+            None => info!(status, ms, "answered"),
+        }
+    });
+    reply.headers_mut().insert(REQUEST_ID, id);
+    reply
+}
+
+fn is_sane(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=REQUEST_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+fn new_id() -> HeaderValue {
+    HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a UUID is plain ASCII")
+}
+
+/// Turns a handler's panic into a reply; the connection and everything else go on.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
+    error!(panic = text, "a handler panicked");
+    Error::internal("the request could not be served because of a fault in toolboxd").into_response()
+}

@@ -1,0 +1,172 @@
+//! The API at a glance: every slice's router, and what the paths of a platform are stripped of.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{Html, Response};
+use axum::routing::get;
+use http::uri::PathAndQuery;
+use http::{Request, Uri, header};
+use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::auth::{self, Access, Peer};
+use super::layers;
+use crate::app::App;
+use crate::error::{Error, Result};
+
+/// First segments of our own paths; a first segment that is none of them, before one that is, is a sandbox id.
+const ROOTS: &[&str] = &[
+    "api",
+    "computeruse",
+    "docs",
+    "env",
+    "files",
+    "git",
+    "init",
+    "lsp",
+    "openapi.json",
+    "port",
+    "process",
+    "project-dir",
+    "proxy",
+    "system",
+    "user-home-dir",
+    "version",
+    "work-dir",
+];
+
+/// The API of this daemon, ready to answer requests.
+#[derive(Clone)]
+pub struct Api {
+    router: Router,
+}
+
+/// General facts for the published document; its paths come from the slices.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "toolboxd",
+    description = "The toolbox API of a sandbox. Paths are served at /, /{sandboxId}/, /toolbox/{sandboxId}/ and \
+                   /api/toolbox/{sandboxId}/toolbox/. Errors have the shape of ErrorResponse."
+))]
+struct Document;
+
+/// Every route with its description.
+fn routes(app: &App) -> OpenApiRouter {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(crate::system::routes::router(app.system.clone()))
+        .merge(crate::files::routes::router(app.files.clone()))
+        .merge(crate::process::exec::routes::router(app.exec.clone()))
+}
+
+/// The published description of the API, as `assets/openapi.json` has it.
+pub fn document(app: &App) -> utoipa::openapi::OpenApi {
+    routes(app).into_openapi()
+}
+
+impl Api {
+    /// Puts the slices together and the layers around them.
+    pub fn new(app: &App, access: Arc<Access>, docs: bool) -> Self {
+        let (mut router, document) = routes(app).split_for_parts();
+        if docs {
+            let json = document.to_json().expect("the document is plain JSON");
+            router = router
+                .route("/docs", get(|| async { Html(include_str!("../../assets/ui/docs.html")) }))
+                .route(
+                    "/openapi.json",
+                    get(|| async { ([(header::CONTENT_TYPE, "application/json")], json) }),
+                );
+        }
+        let router = router
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(no_such_route)
+            .layer(CatchPanicLayer::custom(layers::panicked))
+            .layer(from_fn_with_state(access, auth::guard))
+            .layer(from_fn(layers::observe));
+        Self { router }
+    }
+
+    /// Answers one request of `peer`.
+    pub async fn answer(&self, mut request: Request<Body>, peer: Peer) -> Response {
+        if let Some(uri) = own_uri(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        request.extensions_mut().insert(peer);
+        self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+async fn no_such_route(request: Request<Body>) -> Result<()> {
+    Err(Error::not_found(format!("there is no {} {}", request.method(), request.uri().path())))
+}
+
+/// The URI without a platform's prefix (contract `core.md` 10.3) and without a slash at its end; none when it has
+/// neither. Percent-encoding is left alone, and so is everything below `/proxy/`.
+fn own_uri(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let mut own = without_prefix(path);
+    if own.len() > 1 && !own.starts_with("/proxy/") {
+        own = own.trim_end_matches('/');
+    }
+    let own = if own.is_empty() { "/" } else { own };
+    if own == path {
+        return None;
+    }
+    let text = match uri.query() {
+        Some(query) => format!("{own}?{query}"),
+        None => own.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(text).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn without_prefix(path: &str) -> &str {
+    if let Some(rest) = path.strip_prefix("/api/toolbox/")
+        && let Some((_id, rest)) = rest.split_once('/')
+        && let Some(own) = rest.strip_prefix("toolbox").filter(|own| own.starts_with('/'))
+    {
+        return own;
+    }
+    let below_toolbox = path.strip_prefix("/toolbox/");
+    let rest = below_toolbox.or_else(|| path.strip_prefix('/')).unwrap_or_default();
+    let Some(end) = rest.find('/') else { return path };
+    let own = &rest[end..];
+    if below_toolbox.is_some() || (!is_root(rest) && is_root(&own[1..])) { own } else { path }
+}
+
+fn is_root(path: &str) -> bool {
+    path.split('/').next().is_some_and(|segment| ROOTS.contains(&segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(uri: &str) -> String {
+        let uri: Uri = uri.parse().unwrap();
+        own_uri(&uri).unwrap_or(uri).to_string()
+    }
+
+    #[test]
+    fn every_prefix_is_stripped() {
+        for prefix in ["", "/3f2a-id", "/toolbox/3f2a-id", "/api/toolbox/3f2a-id/toolbox"] {
+            assert_eq!(own(&format!("{prefix}/files?path=a%2Fb")), "/files?path=a%2Fb");
+            assert_eq!(own(&format!("{prefix}/files/")), "/files");
+            assert_eq!(own(&format!("{prefix}/proxy/3000/a%2Fb//c/?q")), "/proxy/3000/a%2Fb//c/?q");
+        }
+    }
+
+    #[test]
+    fn our_own_paths_are_left_alone() {
+        for path in
+            ["/", "/files", "/process/session/files/exec", "/api/sandbox/x", "/git/files", "/proxy/80/files/"]
+        {
+            assert_eq!(own(path), path);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The only place that starts processes, and the place that stops them all.
+//!
+//! One task owns each child: it alone waits, and every signal goes through it, so none can reach a recycled pid.
+//! Everyone else holds a [`Process`]: give an order, await the exit, read the log.
+
+mod command;
+mod environment;
+mod output;
+mod pidfd;
+mod process;
+mod script;
+mod shell;
+mod signal;
+mod tree;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use command::Command;
+pub use environment::{Environment, check_name, check_value};
+pub use output::{Chunk, OutputLog, Piece, Stream};
+pub use process::{Cause, Exit, Process, StartError};
+pub use script::Script;
+pub use shell::Shells;
+pub use signal::ExitStatus;
+
+use crate::config::Config;
+use crate::platform::blocking::Lane;
+use crate::platform::shutdown::Shutdown;
+
+/// Processes started at a time; each start holds a thread until the child has reached its program.
+const STARTS: usize = 16;
+
+/// Starts processes and knows how to stop them. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shutdown: Shutdown,
+    environment: Environment,
+    /// Time between SIGTERM and SIGKILL.
+    grace: Duration,
+    /// How often to look for ends on kernels that cannot tell.
+    check_interval: Duration,
+    limits: output::Limits,
+    starts: Lane,
+    /// Looks through `/proc` and writes what output spills.
+    files: Lane,
+    /// What children get as standard input.
+    null: OwnedFd,
+    /// Soft limit of descriptors that we were started with, and that children get back.
+    descriptors: Option<u64>,
+    memory_kills: process::MemoryKills,
+}
+
+impl Supervisor {
+    /// Raises our own limit of descriptors as far as the system lets us: a thousand commands at a time need several
+    /// thousand. Children get the limit that we were started with.
+    pub fn new(config: &Config, environment: Environment, shutdown: Shutdown) -> Self {
+        let files = Lane::new(16);
+        let inner = Inner {
+            shutdown,
+            environment,
+            grace: config.termination_grace_period,
+            check_interval: config.termination_check_interval,
+            limits: output::Limits {
+                spill_bytes: config.max_output.as_u64(),
+                directory: config.temporary_directory(),
+                lane: files.clone(),
+            },
+            starts: Lane::new(STARTS),
+            files,
+            null: null().unwrap_or_else(|error| panic!("no descriptor for an empty standard input: {error}")),
+            descriptors: raise_descriptor_limit(),
+            memory_kills: process::MemoryKills::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+/// `/dev/null`, or in an image without it a pipe that nobody writes to.
+fn null() -> std::io::Result<OwnedFd> {
+    File::open("/dev/null").map(OwnedFd::from).or_else(|_| {
+        let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        Ok(reader)
+    })
+}
+
+fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // A hard limit of billions, as some container engines set, would cost the kernel memory for nothing.
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(1 << 20);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
+    limit.current
+}

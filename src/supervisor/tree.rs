@@ -1,0 +1,243 @@
+//! Every descendant of a process, also those that left its group, called `setsid`, or lost their parent.
+//!
+//! Each process that the supervisor starts gets a random number that all its descendants inherit and that shows in no
+//! program's environment: the soft limit of `RLIMIT_LOCKS`, which the kernel has not enforced since 2.4.25 and still
+//! copies on fork (setrlimit(2)). The daemon finds a tree by looking through `/proc` for that number, and for children
+//! of what it found (in case a privileged program reset its limits). A cgroup for each command would say the same, but
+//! in most containers cgroups cannot be written, so this way has to work anyway.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Inner;
+use super::pidfd::PidFd;
+
+/// Time for processes to be gone after SIGKILL, before the daemon gives up on them: one may hang in the kernel.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The number that a process's descendants inherit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag(u64);
+
+impl Tag {
+    /// A new one. Half of the range is left to what an administrator may set.
+    pub(super) fn random() -> Self {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the kernel has random bytes");
+        Self((u64::from_ne_bytes(bytes) >> 2) | 1 << 61)
+    }
+
+    /// Marks the calling process; for use between fork and exec, so it allocates nothing. Fails silently where the
+    /// hard limit forbids it: then a tree is found by its parents only.
+    pub(super) fn mark_self(self) {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Locks).maximum;
+        let _ = setrlimit(Resource::Locks, Rlimit { current: Some(self.0), maximum });
+    }
+}
+
+/// Which tree.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub(super) pid: Pid,
+    pub(super) tag: Tag,
+    /// Set before the root is waited for: from then on its pid may be another process's.
+    pub(super) reaped: Arc<AtomicBool>,
+}
+
+/// Ends a tree: SIGTERM to every process of it, `grace` for them to end, then SIGKILL until none is left.
+pub(super) async fn stop(supervisor: &Inner, root: &Root, grace: Duration) {
+    let deadline = Instant::now() + grace;
+    let mut told = HashSet::new();
+    loop {
+        let Some(alive) = members(supervisor, root).await else { break };
+        if alive.is_empty() {
+            return;
+        }
+        for member in alive.iter().filter(|member| told.insert(member.pid)) {
+            member.signal(Signal::TERM);
+            member.signal(Signal::CONT); // a stopped process cannot end
+        }
+        if !ended(supervisor, alive, deadline).await {
+            break;
+        }
+    }
+    kill(supervisor, root).await;
+}
+
+/// Ends a tree at once.
+pub(super) async fn kill(supervisor: &Inner, root: &Root) {
+    let deadline = Instant::now() + KILL_LIMIT;
+    loop {
+        // A process that forks without end outruns a search; one that is stopped does not. So everyone is stopped
+        // until a search finds nobody new.
+        let mut stopped = HashSet::new();
+        let alive = loop {
+            let Some(alive) = members(supervisor, root).await else { return };
+            let new = alive.iter().filter(|member| stopped.insert(member.pid));
+            if new.map(|member| member.signal(Signal::STOP)).count() == 0 {
+                break alive;
+            }
+        };
+        if alive.is_empty() {
+            return;
+        }
+        alive.iter().for_each(|member| member.signal(Signal::KILL));
+        if !ended(supervisor, alive, deadline).await {
+            warn!("processes of the tree of {} survive SIGKILL", root.pid.as_raw_nonzero());
+            return;
+        }
+    }
+}
+
+/// Whether all of `members` ended before `deadline`.
+async fn ended(supervisor: &Inner, members: Vec<Member>, deadline: Instant) -> bool {
+    let all = async {
+        for member in members {
+            member.ended(supervisor.check_interval).await;
+        }
+    };
+    tokio::time::timeout_at(deadline, all).await.is_ok()
+}
+
+/// The live processes of a tree; none when there is no `/proc` to find them in.
+async fn members(supervisor: &Inner, root: &Root) -> Option<Vec<Member>> {
+    let root = root.clone();
+    supervisor.files.run(move || find(&root)).await.ok().flatten()
+}
+
+fn find(root: &Root) -> Option<Vec<Member>> {
+    let mut rows = HashMap::new();
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(row) = Row::read(pid) {
+            rows.insert(pid, row);
+        }
+    }
+    let own = rustix::process::getpid();
+    let is_member = |pid: i32| {
+        // Bounded by the number of processes: pids may have been reused while we read.
+        let mut next = Some(pid);
+        for _ in 0..rows.len() {
+            let Some((pid, row)) = next.and_then(|pid| rows.get_key_value(&pid)) else { return false };
+            if tag_of(*pid) == Some(root.tag)
+                || (*pid == root.pid.as_raw_nonzero().get() && !root.is_reaped())
+            {
+                return true;
+            }
+            next = Some(row.parent);
+        }
+        false
+    };
+    let alive = rows.iter().filter(|(pid, row)| !row.is_dead && **pid != own.as_raw_nonzero().get());
+    let members = alive.filter(|(pid, _)| is_member(**pid)).filter_map(|(pid, row)| Member::open(*pid, *row));
+    let mut members: Vec<Member> = members.collect();
+    if root.is_reaped() {
+        // Perhaps in the middle of this: its pid and what hangs on it proves nothing any more.
+        members.retain(|member| tag_of(member.pid) == Some(root.tag));
+    }
+    Some(members)
+}
+
+impl Root {
+    fn is_reaped(&self) -> bool {
+        self.reaped.load(Ordering::Acquire)
+    }
+}
+
+/// What `/proc/<pid>/stat` says (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    parent: i32,
+    /// A zombie: it has ended and waits for its parent to ask.
+    is_dead: bool,
+    /// When it started, in ticks since boot: with the pid, this is one process and no other.
+    started: u64,
+}
+
+impl Row {
+    fn read(pid: i32) -> Option<Self> {
+        Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
+        // The name, in parentheses, may hold anything.
+        let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+        let fields: Vec<&str> =
+            std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
+        Some(Self {
+            is_dead: matches!(*fields.first()?, "Z" | "X"),
+            parent: fields.get(1)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+#[expect(unsafe_code, reason = "prlimit(2) of another process, which rustix only sets")]
+fn tag_of(pid: i32) -> Option<Tag> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result, and no new limit is given.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
+    (result == 0).then_some(Tag(limit.rlim_cur))
+}
+
+/// One process of a tree, held in a way that no other process can be taken for it.
+#[derive(Debug)]
+struct Member {
+    pid: i32,
+    row: Row,
+    /// None on kernels before 5.3.
+    handle: Option<PidFd>,
+}
+
+impl Member {
+    fn open(pid: i32, row: Row) -> Option<Self> {
+        let handle = match PidFd::open(Pid::from_raw(pid)?) {
+            Ok(handle) => Some(handle),
+            Err(rustix::io::Errno::SRCH) => return None,
+            Err(_unsupported) => None,
+        };
+        // Looked at again after it was opened: the pid may have passed to another process in between.
+        let member = Self { pid, row, handle };
+        member.is_alive().then_some(member)
+    }
+
+    fn is_alive(&self) -> bool {
+        Row::read(self.pid).is_some_and(|row| !row.is_dead && row.started == self.row.started)
+    }
+
+    fn signal(&self, signal: Signal) {
+        match (&self.handle, Pid::from_raw(self.pid)) {
+            (Some(handle), _) => handle.signal(signal),
+            (None, Some(pid)) if self.is_alive() => drop(rustix::process::kill_process(pid, signal)),
+            _ => {}
+        }
+    }
+
+    async fn ended(mut self, check_interval: Duration) {
+        if let Some(handle) = self.handle.take() {
+            return handle.ended().await;
+        }
+        while self.is_alive() {
+            tokio::time::sleep(check_interval).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_any_name_are_read() {
+        let line = b"4242 (a) b) (c) Z 17 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 0 0";
+        assert_eq!(Row::parse(line), Some(Row { parent: 17, is_dead: true, started: 987_654 }));
+        assert_eq!(Row::parse(b""), None);
+    }
+}

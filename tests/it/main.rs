@@ -1,0 +1,9 @@
+//! Drives the real binary over HTTP. One module per slice; what they stand on is in `support`.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+#![expect(clippy::disallowed_methods, reason = "tests start programs and read their environment")]
+
+mod support;
+
+mod server;
+mod system;

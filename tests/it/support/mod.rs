@@ -1,0 +1,7 @@
+//! What the tests stand on.
+
+mod client;
+mod daemon;
+
+pub(crate) use client::{Client, Reply};
+pub(crate) use daemon::{Daemon, within};
