@@ -35,6 +35,7 @@ impl App {
         let work_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let environment = Environment::new(config.environment.clone());
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
+        shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
         Ok(Self {
             files: Files::new(work_dir.clone()),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use toolboxd::app::App;
@@ -74,7 +75,9 @@ async fn serve(config: &Config) -> std::io::Result<()> {
         stop.cancel();
     });
     let connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
-    server::serve(listener, api, access, connections, shutdown, config.shutdown_grace_period).await;
+    // Processes that do not heed SIGTERM are killed after their own grace period; their commands are answered then.
+    let grace = config.shutdown_grace_period.max(config.termination_grace_period + Duration::from_secs(1));
+    server::serve(listener, api, access, connections, shutdown, grace).await;
     Ok(())
 }
 

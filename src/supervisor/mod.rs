@@ -16,6 +16,7 @@ mod tree;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 pub use command::Command;
@@ -56,6 +57,8 @@ struct Inner {
     /// Soft limit of descriptors that we were started with, and that children get back.
     descriptors: Option<u64>,
     memory_kills: process::MemoryKills,
+    tag: tree::Tag,
+    started: AtomicU32,
 }
 
 impl Supervisor {
@@ -78,8 +81,18 @@ impl Supervisor {
             null: null().unwrap_or_else(|error| panic!("no descriptor for an empty standard input: {error}")),
             descriptors: raise_descriptor_limit(),
             memory_kills: process::MemoryKills::default(),
+            tag: tree::Tag::of_daemon(),
+            started: AtomicU32::new(0),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Waits for the daemon to stop, then ends what its processes left behind: those in the background, those that
+    /// called `setsid`, those whose parents have ended.
+    pub async fn stop_all(self) {
+        self.inner.shutdown.cancelled().await;
+        let everything = tree::Root { tag: self.inner.tag, pid: None, reaped: Arc::default() };
+        tree::stop(&self.inner, &everything, self.inner.grace).await;
     }
 }
 

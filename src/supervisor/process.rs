@@ -133,14 +133,14 @@ impl Supervisor {
             let supervisor = Arc::clone(&supervisor);
             self.inner.starts.run(move || spawn(&supervisor, &command)).await
         };
-        let Spawned { root, output: pipe } = spawned
+        let Spawned { pid: child, root, output: pipe } = spawned
             .map_err(|panic| StartError { step: "start".to_owned(), source: io::Error::other(panic) })??;
-        let pid = root.pid.as_raw_nonzero().get().unsigned_abs();
+        let pid = child.as_raw_nonzero().get().unsigned_abs();
         let output = OutputLog::new(supervisor.limits.clone());
         let (state, exit) = watch::channel(None);
         let process =
             Process { pid, output, exit, stop: CancellationToken::new(), kill: CancellationToken::new() };
-        let owner = Owner { supervisor, root, process: process.clone(), started, time_limit };
+        let owner = Owner { supervisor, child, root, process: process.clone(), started, time_limit };
         let span = info_span!("process", pid);
         self.inner.shutdown.spawn(
             async move {
@@ -155,6 +155,7 @@ impl Supervisor {
 }
 
 struct Spawned {
+    pid: Pid,
     root: Root,
     output: OwnedFd,
 }
@@ -171,7 +172,7 @@ fn spawn(supervisor: &Inner, command: &Command) -> Result<Spawned, StartError> {
     let copies = || Ok::<_, io::Error>((supervisor.null.try_clone()?, writer.try_clone()?));
     let (stdin, stderr) = copies().map_err(failed("pipe"))?;
     let environment = supervisor.environment.snapshot();
-    let tag = Tag::random();
+    let tag = supervisor.tag.of_process(supervisor.started.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
     let descriptors = supervisor.descriptors;
     #[expect(clippy::disallowed_methods, reason = "the one place that starts processes")]
     let mut child = std::process::Command::new(&program);
@@ -198,7 +199,7 @@ fn spawn(supervisor: &Inner, command: &Command) -> Result<Spawned, StartError> {
     })?;
     let pid = Pid::from_raw(spawned.id().cast_signed()).expect("a child has a pid");
     // `spawned` is never waited for: the owning task reaps by pid, to learn what the process used.
-    Ok(Spawned { root: Root { pid, tag, reaped: Arc::default() }, output: reader })
+    Ok(Spawned { pid, root: Root { tag, pid: Some(pid), reaped: Arc::default() }, output: reader })
 }
 
 #[expect(unsafe_code, reason = "code between fork and exec")]
@@ -208,6 +209,10 @@ fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<
     unsafe {
         child.pre_exec(move || {
             tag.mark_self();
+            // Whoever started the daemon may have had it ignore signals, as shells do for what they run with `&`.
+            for signal in 1..=31 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             if let Some(current) = descriptors {
                 let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
                 let _ =
@@ -221,6 +226,7 @@ fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<
 /// The task that owns a child.
 struct Owner {
     supervisor: Arc<Inner>,
+    child: Pid,
     root: Root,
     process: Process,
     started: Instant,
@@ -233,7 +239,7 @@ impl Owner {
         let pump = self.supervisor.shutdown.spawn(pump(pipe, self.process.output.clone(), exited.clone()));
         let mut ending = None;
         let deadline = self.time_limit.map(|limit| self.started + limit);
-        let mut wait = std::pin::pin!(wait(&self.root));
+        let mut wait = std::pin::pin!(wait(self.child, &self.root));
         let (status, usage) = loop {
             tokio::select! {
                 biased; // an exit first: who ends in time has not reached the limit
@@ -272,7 +278,7 @@ impl Owner {
         // Without /proc the tree cannot be found; the process group can always be told.
         let signal =
             if grace.is_some() { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
-        let _ = rustix::process::kill_process_group(root.pid, signal);
+        let _ = rustix::process::kill_process_group(self.child, signal);
         let task = self.supervisor.shutdown.spawn(async move {
             match grace {
                 Some(grace) => tree::stop(&supervisor, &root, grace).await,
@@ -336,8 +342,7 @@ async fn pump(pipe: OwnedFd, log: OutputLog, exited: CancellationToken) {
 }
 
 /// Waits for the root of a tree and reaps it.
-async fn wait(root: &Root) -> (ExitStatus, Usage) {
-    let pid = root.pid;
+async fn wait(pid: Pid, root: &Root) -> (ExitStatus, Usage) {
     match PidFd::open(pid) {
         Ok(handle) => handle.ended().await,
         Err(_unsupported) => children(pid).await,

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::MemfdFlags;
 
@@ -41,8 +41,11 @@ impl Script {
         match &memory {
             None => argv.extend(["eval \"shift; $1\"".into(), shell.into(), text.into()]),
             Some(memory) => {
-                let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd()));
-                argv.extend([format!(". {}", path.display()).into(), shell.into()]);
+                let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+                // In zsh, `.` changes `$0` and `$(<file)` needs no program; elsewhere it is the other way round.
+                let is_zsh = Path::new(shell).ends_with("zsh");
+                let read = if is_zsh { format!("eval \"$(<{path})\n\"") } else { format!(". {path}") };
+                argv.extend([read.into(), shell.into()]);
             }
         }
         Ok(Self { argv, _memory: memory })

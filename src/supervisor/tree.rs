@@ -21,20 +21,34 @@ use super::pidfd::PidFd;
 /// Time for processes to be gone after SIGKILL, before the daemon gives up on them: one may hang in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// The number that a process's descendants inherit.
+/// The number that a process's descendants inherit: the daemon's random part above the process's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag(u64);
 
+/// Bits of a tag that count the daemon's processes.
+const COUNTER_BITS: u32 = 32;
+
 impl Tag {
-    /// A new one. Half of the range is left to what an administrator may set.
-    pub(super) fn random() -> Self {
-        let mut bytes = [0; 8];
+    /// The daemon's part of all its tags: what no other daemon has, in a range that no administrator uses.
+    pub(super) fn of_daemon() -> Self {
+        let mut bytes = [0; 4];
         getrandom::fill(&mut bytes).expect("the kernel has random bytes");
-        Self((u64::from_ne_bytes(bytes) >> 2) | 1 << 61)
+        Self((u64::from(u32::from_ne_bytes(bytes) >> 2) | 1 << 30) << COUNTER_BITS)
     }
 
-    /// Marks the calling process; for use between fork and exec, so it allocates nothing. Fails silently where the
-    /// hard limit forbids it: then a tree is found by its parents only.
+    /// The tag of the daemon's `count`th process.
+    pub(super) fn of_process(self, count: u32) -> Self {
+        Self(self.0 | u64::from(count.max(1)))
+    }
+
+    /// Whether a process with tag `other` belongs to the process with this tag, or to the daemon with this one.
+    fn covers(self, other: Self) -> bool {
+        let is_daemon = self.0 & ((1 << COUNTER_BITS) - 1) == 0;
+        if is_daemon { self.0 == other.0 >> COUNTER_BITS << COUNTER_BITS } else { self == other }
+    }
+
+    /// Marks the calling process; for use between fork and exec, so it allocates nothing. Fails silently where that is
+    /// forbidden: then a tree is found by its parents only.
     pub(super) fn mark_self(self) {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let maximum = getrlimit(Resource::Locks).maximum;
@@ -45,8 +59,9 @@ impl Tag {
 /// Which tree.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
-    pub(super) pid: Pid,
     pub(super) tag: Tag,
+    /// None for everything that the daemon started.
+    pub(super) pid: Option<Pid>,
     /// Set before the root is waited for: from then on its pid may be another process's.
     pub(super) reaped: Arc<AtomicBool>,
 }
@@ -90,7 +105,7 @@ pub(super) async fn kill(supervisor: &Inner, root: &Root) {
         }
         alive.iter().for_each(|member| member.signal(Signal::KILL));
         if !ended(supervisor, alive, deadline).await {
-            warn!("processes of the tree of {} survive SIGKILL", root.pid.as_raw_nonzero());
+            warn!(pid = ?root.pid, "processes survive SIGKILL");
             return;
         }
     }
@@ -126,9 +141,7 @@ fn find(root: &Root) -> Option<Vec<Member>> {
         let mut next = Some(pid);
         for _ in 0..rows.len() {
             let Some((pid, row)) = next.and_then(|pid| rows.get_key_value(&pid)) else { return false };
-            if tag_of(*pid) == Some(root.tag)
-                || (*pid == root.pid.as_raw_nonzero().get() && !root.is_reaped())
-            {
+            if root.has_tagged(*pid) || Some(*pid) == root.live_pid() {
                 return true;
             }
             next = Some(row.parent);
@@ -138,16 +151,20 @@ fn find(root: &Root) -> Option<Vec<Member>> {
     let alive = rows.iter().filter(|(pid, row)| !row.is_dead && **pid != own.as_raw_nonzero().get());
     let members = alive.filter(|(pid, _)| is_member(**pid)).filter_map(|(pid, row)| Member::open(*pid, *row));
     let mut members: Vec<Member> = members.collect();
-    if root.is_reaped() {
-        // Perhaps in the middle of this: its pid and what hangs on it proves nothing any more.
-        members.retain(|member| tag_of(member.pid) == Some(root.tag));
+    if root.live_pid().is_none() {
+        // Perhaps since a moment ago: then its pid and what hangs on it prove nothing any more.
+        members.retain(|member| root.has_tagged(member.pid));
     }
     Some(members)
 }
 
 impl Root {
-    fn is_reaped(&self) -> bool {
-        self.reaped.load(Ordering::Acquire)
+    fn live_pid(&self) -> Option<i32> {
+        self.pid.filter(|_| !self.reaped.load(Ordering::Acquire)).map(|pid| pid.as_raw_nonzero().get())
+    }
+
+    fn has_tagged(&self, pid: i32) -> bool {
+        tag_of(pid).is_some_and(|tag| self.tag.covers(tag))
     }
 }
 
@@ -233,6 +250,17 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemons_tag_covers_those_of_its_processes_and_no_others() {
+        let daemon = Tag(0x4000_0001 << COUNTER_BITS);
+        let (first, second) = (daemon.of_process(1), daemon.of_process(2));
+        assert!(daemon.covers(first) && daemon.covers(second) && first.covers(first));
+        assert!(!first.covers(second) && !first.covers(daemon));
+        assert!(
+            !daemon.covers(Tag(0x4000_0002 << COUNTER_BITS).of_process(1)) && !daemon.covers(Tag(u64::MAX))
+        );
+    }
 
     #[test]
     fn stat_lines_with_any_name_are_read() {

@@ -5,5 +5,7 @@
 
 mod support;
 
+mod exec;
+mod pid_1;
 mod server;
 mod system;

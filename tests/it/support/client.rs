@@ -69,9 +69,14 @@ impl Call {
         Self { builder: self.builder.multipart(form) }
     }
 
+    /// Perhaps there is no reply.
+    pub(crate) async fn try_send(self) -> reqwest::Result<reqwest::Response> {
+        within(self.builder.send()).await
+    }
+
     /// The reply's head, with its body still to come.
     pub(crate) async fn open(self) -> reqwest::Response {
-        within(self.builder.send()).await.unwrap()
+        self.try_send().await.unwrap()
     }
 
     pub(crate) async fn send(self) -> Reply {

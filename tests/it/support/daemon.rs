@@ -16,6 +16,9 @@ use super::client::Client;
 /// Longest that any single thing in a test may take; reached only when something is broken.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_toolboxd");
+
 /// Waits for what a test expects to happen.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("this should not take a minute")
@@ -26,8 +29,6 @@ pub(crate) struct Daemon {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     pub(crate) address: SocketAddr,
-    /// What it printed on stdout up to and including the ready line.
-    pub(crate) greeting: Vec<String>,
     directory: TempDir,
 }
 
@@ -39,14 +40,31 @@ impl Daemon {
 
     /// As [`Daemon::start`], after `change` has had its way with the command.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        Self::start_command(Command::new(PROGRAM), change).await
+    }
+
+    /// In a mount namespace of its own, in which the shell command `setup` was run first.
+    pub(crate) async fn start_in_namespace(setup: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{setup} && exec {PROGRAM} \"$@\""), "sh"]);
+        Self::start_command(command, change).await
+    }
+
+    /// As pid 1 of a process namespace of its own.
+    pub(crate) async fn start_as_pid_1(change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM]);
+        Self::start_command(command, change).await
+    }
+
+    async fn start_command(mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toolboxd"));
         std::fs::create_dir(directory.path().join("work")).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         command
-            .args(["--listen", "127.0.0.1:0"])
             .current_dir(directory.path().join("work"))
             .env_clear()
+            .env("TOOLBOXD_LISTEN", "127.0.0.1:0")
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", directory.path().join("home"))
             .env("LANG", "C.UTF-8")
@@ -57,19 +75,21 @@ impl Daemon {
             .kill_on_drop(true);
         change(&mut command);
         let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut greeting = Vec::new();
-        let address = loop {
-            let Some(line) = within(stdout.next_line()).await.unwrap() else {
-                let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
-                panic!("the daemon did not start: {greeting:?}\n{log}");
-            };
-            greeting.push(line.clone());
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut daemon = Self { child, stdout, address: ([0, 0, 0, 0], 0).into(), directory };
+        daemon.ready().await;
+        daemon
+    }
+
+    /// Waits for the ready line and takes the address from it; init starts a daemon that has crashed again.
+    pub(crate) async fn ready(&mut self) {
+        loop {
+            let line = self.next_line().await.expect("the daemon did not start");
             if let Some((_, address)) = line.split_once(" is ready on http://") {
-                break address.parse().unwrap();
+                self.address = address.parse().unwrap();
+                return;
             }
-        };
-        Self { child, stdout, address, greeting, directory }
+        }
     }
 
     /// A client of it.
@@ -80,6 +100,13 @@ impl Daemon {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// The most memory that it had resident so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// Its working directory, empty at first.
@@ -126,8 +153,19 @@ impl Drop for Daemon {
     }
 }
 
-/// Whether a process is there and not a zombie.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
-    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
+/// Whether a process has ended; it may be a zombie that its parent has not asked about.
+pub(crate) fn gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
+}
+
+/// The first line of `text` that is a process id.
+pub(crate) fn pid_in(text: &str) -> u32 {
+    text.lines().find_map(|line| line.parse().ok()).unwrap()
+}
+
+/// A named pipe: opening it waits for the other end.
+pub(crate) fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
 }

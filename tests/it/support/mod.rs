@@ -3,5 +3,5 @@
 mod client;
 mod daemon;
 
-pub(crate) use client::{Client, Reply};
-pub(crate) use daemon::{Daemon, within};
+pub(crate) use client::{Call, Client};
+pub(crate) use daemon::{Daemon, gone, make_fifo, pid_in, within};
