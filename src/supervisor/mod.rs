@@ -8,6 +8,7 @@ mod environment;
 mod output;
 mod pidfd;
 mod process;
+mod pump;
 mod script;
 mod shell;
 mod signal;
@@ -19,13 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-pub use command::Command;
+pub use command::{Command, Output};
 pub use environment::{Environment, check_name, check_value};
 pub use output::{Chunk, OutputLog, Piece, Stream};
 pub use process::{Cause, Exit, Process, StartError};
-pub use script::Script;
+pub use pump::Pump;
+pub use script::{Script, ScriptMemory, descriptor_path, is_zsh};
 pub use shell::Shells;
-pub use signal::ExitStatus;
+pub use signal::{ExitStatus, signal_by_name};
 
 use crate::config::Config;
 use crate::platform::blocking::Lane;
@@ -52,7 +54,7 @@ struct Inner {
     starts: Lane,
     /// Looks through `/proc` and writes what output spills.
     files: Lane,
-    /// What children get as standard input.
+    /// What children get as standard input, and those whose output nobody wants as output.
     null: OwnedFd,
     /// Soft limit of descriptors that we were started with, and that children get back.
     descriptors: Option<u64>,
@@ -87,6 +89,11 @@ impl Supervisor {
         Self { inner: Arc::new(inner) }
     }
 
+    /// A log for output that does not come from a process's own pipes.
+    pub fn output_log(&self) -> OutputLog {
+        OutputLog::new(self.inner.limits.clone())
+    }
+
     /// Waits for the daemon to stop, then ends what its processes left behind: those in the background, those that
     /// called `setsid`, those whose parents have ended.
     pub async fn stop_all(self) {
@@ -98,7 +105,7 @@ impl Supervisor {
 
 /// `/dev/null`, or in an image without it a pipe that nobody writes to.
 fn null() -> std::io::Result<OwnedFd> {
-    File::open("/dev/null").map(OwnedFd::from).or_else(|_| {
+    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).or_else(|_| {
         let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         Ok(reader)
     })

@@ -15,38 +15,34 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Resource, Rlimit};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
-use super::command::Command;
+use super::command::{Command, Output};
 use super::output::{OutputLog, Stream};
 use super::pidfd::PidFd;
+use super::pump::Pump;
 use super::signal::ExitStatus;
 use super::tree::{self, Root, Tag};
 use super::{Inner, Supervisor};
 use crate::error::os_text;
 use crate::platform::cgroup;
 
-/// After the exit, output is awaited for as long as no pause is longer than this…
-const DRAIN_PAUSE: Duration = Duration::from_millis(50);
-/// …and for this long at most.
-const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-/// Bytes read from a pipe at a time: as many as Linux keeps in one.
-const READ: usize = 64 * 1024;
-
 /// A running or ended process; a cheap handle. Dropping it changes nothing.
 #[derive(Debug, Clone)]
 pub struct Process {
+    supervisor: Arc<Inner>,
+    root: Root,
     pid: u32,
     output: OutputLog,
     exit: watch::Receiver<Option<Exit>>,
@@ -109,6 +105,19 @@ impl Process {
         exit.expect("waited for it")
     }
 
+    /// Its end, when it has ended.
+    pub fn exit(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Sends a signal (signal(7)) to those of its descendants that were started after `since`, or to itself when there
+    /// are none.
+    pub async fn signal_since(&self, signal: i32, since: Instant) {
+        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+            tree::signal(&self.supervisor, &self.root, signal, since).await;
+        }
+    }
+
     /// Ends it and all its descendants: SIGTERM, grace, SIGKILL.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -121,30 +130,53 @@ impl Process {
 }
 
 impl Supervisor {
-    /// Starts a process.
+    /// Starts a process with nothing to read on standard input.
     ///
     /// # Errors
     /// When it cannot be started: the error says which step failed and why.
     pub async fn start(&self, command: Command) -> Result<Process, StartError> {
+        self.launch(command, None).await
+    }
+
+    /// Starts a process whose standard input is the returned pipe.
+    ///
+    /// # Errors
+    /// As [`Supervisor::start`].
+    pub async fn start_with_input(&self, command: Command) -> Result<(Process, pipe::Sender), StartError> {
+        let made = || {
+            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((reader, pipe::Sender::from_owned_fd(writer)?))
+        };
+        let (reader, writer) = made().map_err(|source| StartError { step: "pipe".to_owned(), source })?;
+        Ok((self.launch(command, Some(reader)).await?, writer))
+    }
+
+    async fn launch(&self, command: Command, stdin: Option<OwnedFd>) -> Result<Process, StartError> {
         let supervisor = Arc::clone(&self.inner);
         let time_limit = command.time_limit;
         let started = Instant::now();
-        let spawned = {
-            let supervisor = Arc::clone(&supervisor);
-            self.inner.starts.run(move || spawn(&supervisor, &command)).await
-        };
-        let Spawned { pid: child, root, output: pipe } = spawned
-            .map_err(|panic| StartError { step: "start".to_owned(), source: io::Error::other(panic) })??;
+        let spawned = self.inner.starts.run(move || spawn(&supervisor, &command, stdin)).await;
+        let failed = |source| StartError { step: "start".to_owned(), source };
+        let Spawned { pid: child, root, output: pipes } =
+            spawned.map_err(|panic| failed(io::Error::other(panic)))??;
         let pid = child.as_raw_nonzero().get().unsigned_abs();
-        let output = OutputLog::new(supervisor.limits.clone());
+        let output = self.output_log();
+        let pump = Pump::new(pipes, output.clone()).map_err(failed)?;
         let (state, exit) = watch::channel(None);
-        let process =
-            Process { pid, output, exit, stop: CancellationToken::new(), kill: CancellationToken::new() };
-        let owner = Owner { supervisor, child, root, process: process.clone(), started, time_limit };
+        let process = Process {
+            supervisor: Arc::clone(&self.inner),
+            root,
+            pid,
+            output,
+            exit,
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        };
+        let owner = Owner { child, process: process.clone(), started, time_limit };
         let span = info_span!("process", pid);
         self.inner.shutdown.spawn(
             async move {
-                let exit = owner.own(pipe).await;
+                let exit = owner.own(pump).await;
                 debug!(?exit, "process {pid} ended");
                 state.send_replace(Some(exit));
             }
@@ -157,20 +189,19 @@ impl Supervisor {
 struct Spawned {
     pid: Pid,
     root: Root,
-    output: OwnedFd,
+    /// The read ends of its output.
+    output: Vec<(OwnedFd, Stream)>,
 }
 
-fn spawn(supervisor: &Inner, command: &Command) -> Result<Spawned, StartError> {
+fn spawn(supervisor: &Inner, command: &Command, stdin: Option<OwnedFd>) -> Result<Spawned, StartError> {
     let program = command.argv.first().cloned().unwrap_or_default();
     let shown = Path::new(&program).display().to_string();
     let failed = |step: &str| {
         let step = format!("{step} {shown}");
         move |source: io::Error| StartError { step, source }
     };
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|error| failed("pipe")(error.into()))?;
-    let copies = || Ok::<_, io::Error>((supervisor.null.try_clone()?, writer.try_clone()?));
-    let (stdin, stderr) = copies().map_err(failed("pipe"))?;
+    let Stdio { stdin, stdout, stderr, output } =
+        stdio(supervisor, command.output, stdin).map_err(failed("pipe"))?;
     let environment = supervisor.environment.snapshot();
     let tag = supervisor.tag.of_process(supervisor.started.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
     let descriptors = supervisor.descriptors;
@@ -181,9 +212,9 @@ fn spawn(supervisor: &Inner, command: &Command) -> Result<Spawned, StartError> {
         .env_clear()
         .envs(environment.iter())
         .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(writer))
-        .stderr(Stdio::from(stderr))
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0);
     if let Some(cwd) = &command.cwd {
         child.current_dir(cwd);
@@ -199,7 +230,32 @@ fn spawn(supervisor: &Inner, command: &Command) -> Result<Spawned, StartError> {
     })?;
     let pid = Pid::from_raw(spawned.id().cast_signed()).expect("a child has a pid");
     // `spawned` is never waited for: the owning task reaps by pid, to learn what the process used.
-    Ok(Spawned { pid, root: Root { tag, pid: Some(pid), reaped: Arc::default() }, output: reader })
+    Ok(Spawned { pid, root: Root { tag, pid: Some(pid), reaped: Arc::default() }, output })
+}
+
+/// What a child gets as its three standard descriptors, and our ends of them.
+struct Stdio {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    output: Vec<(OwnedFd, Stream)>,
+}
+
+fn stdio(supervisor: &Inner, output: Output, stdin: Option<OwnedFd>) -> io::Result<Stdio> {
+    let stdin = stdin.map_or_else(|| supervisor.null.try_clone(), Ok)?;
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+    let (stdout, stderr, output) = match output {
+        Output::Merged => {
+            let (reader, writer) = pipe()?;
+            (writer.try_clone()?, writer, vec![(reader, Stream::Out)])
+        }
+        Output::Split => {
+            let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+            (stdout, stderr, vec![(out, Stream::Out), (err, Stream::Err)])
+        }
+        Output::Discarded => (supervisor.null.try_clone()?, supervisor.null.try_clone()?, Vec::new()),
+    };
+    Ok(Stdio { stdin, stdout, stderr, output })
 }
 
 #[expect(unsafe_code, reason = "code between fork and exec")]
@@ -225,21 +281,25 @@ fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<
 
 /// The task that owns a child.
 struct Owner {
-    supervisor: Arc<Inner>,
     child: Pid,
-    root: Root,
     process: Process,
     started: Instant,
     time_limit: Option<Duration>,
 }
 
 impl Owner {
-    async fn own(self, pipe: OwnedFd) -> Exit {
+    async fn own(self, mut pump: Pump) -> Exit {
         let exited = CancellationToken::new();
-        let pump = self.supervisor.shutdown.spawn(pump(pipe, self.process.output.clone(), exited.clone()));
+        let pumping = {
+            let exited = exited.clone();
+            self.process.supervisor.shutdown.spawn(async move {
+                pump.run(&exited).await;
+                pump.linger().await;
+            })
+        };
         let mut ending = None;
         let deadline = self.time_limit.map(|limit| self.started + limit);
-        let mut wait = std::pin::pin!(wait(self.child, &self.root));
+        let mut wait = std::pin::pin!(wait(self.child, &self.process.root));
         let (status, usage) = loop {
             tokio::select! {
                 biased; // an exit first: who ends in time has not reached the limit
@@ -248,8 +308,8 @@ impl Owner {
                 () = self.process.kill.cancelled(), if !matches!(ending, Some((Cause::Stopped, None, _))) => {
                     ending = Some(self.end(Cause::Stopped, None));
                 }
-                () = stopping(&self.process, &self.supervisor), if ending.is_none() => {
-                    ending = Some(self.end(Cause::Stopped, Some(self.supervisor.grace)));
+                () = stopping(&self.process), if ending.is_none() => {
+                    ending = Some(self.end(Cause::Stopped, Some(self.process.supervisor.grace)));
                 }
             }
         };
@@ -259,11 +319,13 @@ impl Owner {
                 let _ = ender.await; // the rest of the tree
                 cause
             }
-            None if status == ExitStatus::Signal(libc::SIGKILL) => self.supervisor.memory_kills.explain(),
+            None if status == ExitStatus::Signal(libc::SIGKILL) => {
+                self.process.supervisor.memory_kills.explain()
+            }
             None => Cause::Itself,
         };
         exited.cancel();
-        let _ = pump.await;
+        let _ = pumping.await;
         self.process.output.close();
         Exit { status, cause, run_time, cpu_time: usage.cpu_time, peak_memory_bytes: usage.peak_memory_bytes }
     }
@@ -274,12 +336,12 @@ impl Owner {
         cause: Cause,
         grace: Option<Duration>,
     ) -> (Cause, Option<Duration>, tokio::task::JoinHandle<()>) {
-        let (supervisor, root) = (Arc::clone(&self.supervisor), self.root.clone());
+        let (supervisor, root) = (Arc::clone(&self.process.supervisor), self.process.root.clone());
         // Without /proc the tree cannot be found; the process group can always be told.
         let signal =
             if grace.is_some() { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
         let _ = rustix::process::kill_process_group(self.child, signal);
-        let task = self.supervisor.shutdown.spawn(async move {
+        let task = self.process.supervisor.shutdown.spawn(async move {
             match grace {
                 Some(grace) => tree::stop(&supervisor, &root, grace).await,
                 None => tree::kill(&supervisor, &root).await,
@@ -289,10 +351,10 @@ impl Owner {
     }
 }
 
-async fn stopping(process: &Process, supervisor: &Inner) {
+async fn stopping(process: &Process) {
     tokio::select! {
         () = process.stop.cancelled() => {}
-        () = supervisor.shutdown.cancelled() => {}
+        () = process.supervisor.shutdown.cancelled() => {}
     }
 }
 
@@ -300,44 +362,6 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// From the pipe to the log, until the pipe ends or, after the exit, nothing more comes.
-async fn pump(pipe: OwnedFd, log: OutputLog, exited: CancellationToken) {
-    let reader = match pipe::Receiver::from_owned_fd(pipe) {
-        Ok(reader) => reader,
-        Err(error) => return debug!(%error, "a pipe cannot be read"),
-    };
-    let mut buffer = vec![0; READ];
-    let mut drained_by = None;
-    loop {
-        let ready = match drained_by {
-            None => tokio::select! {
-                biased;
-                ready = reader.readable() => ready.is_ok(),
-                () = exited.cancelled() => {
-                    drained_by = Some(Instant::now() + DRAIN_LIMIT);
-                    continue;
-                }
-            },
-            Some(limit) if Instant::now() < limit => {
-                matches!(timeout(DRAIN_PAUSE, reader.readable()).await, Ok(Ok(())))
-            }
-            Some(_) => false,
-        };
-        if !ready {
-            return;
-        }
-        match reader.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => log.append(Stream::Out, &buffer[..count]).await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return debug!(%error, "reading output failed"),
-        }
-        if drained_by.is_none() && exited.is_cancelled() {
-            drained_by = Some(Instant::now() + DRAIN_LIMIT); // it prints faster than we look for its exit
-        }
     }
 }
 
@@ -359,7 +383,7 @@ async fn children(pid: Pid) {
     while matches!(waitid(WaitId::Pid(pid), options), Ok(None)) {
         match &mut child {
             Some(child) => drop(child.recv().await),
-            None => tokio::time::sleep(DRAIN_PAUSE).await,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

@@ -26,7 +26,7 @@ const ARGUMENT: usize = 128 * 1024 - 64;
 pub struct Script {
     argv: Vec<OsString>,
     /// Holds a script that is too long for an argument.
-    _memory: Option<File>,
+    _memory: Option<ScriptMemory>,
 }
 
 impl Script {
@@ -35,20 +35,14 @@ impl Script {
     /// # Errors
     /// When there is no memory for a long one.
     pub fn new(shell: &Path, text: &str) -> Result<Self> {
-        let memory = if text.len() <= ARGUMENT { None } else { Some(in_memory(text)?) };
-        let shell = shell.as_os_str();
         let mut argv: Vec<OsString> = vec![shell.into(), "-c".into()];
-        match &memory {
-            None => argv.extend(["eval \"shift; $1\"".into(), shell.into(), text.into()]),
-            Some(memory) => {
-                let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
-                // In zsh, `.` changes `$0` and `$(<file)` needs no program; elsewhere it is the other way round.
-                let is_zsh = Path::new(shell).ends_with("zsh");
-                let read = if is_zsh { format!("eval \"$(<{path})\n\"") } else { format!(". {path}") };
-                argv.extend([read.into(), shell.into()]);
-            }
+        if text.len() <= ARGUMENT {
+            argv.extend(["eval \"shift; $1\"".into(), shell.into(), text.into()]);
+            return Ok(Self { argv, _memory: None });
         }
-        Ok(Self { argv, _memory: memory })
+        let memory = ScriptMemory::new(text)?;
+        argv.extend([memory.read_by(shell).into(), shell.into()]);
+        Ok(Self { argv, _memory: Some(memory) })
     }
 
     /// The shell and its arguments.
@@ -57,9 +51,36 @@ impl Script {
     }
 }
 
-fn in_memory(text: &str) -> Result<File> {
-    let made = rustix::fs::memfd_create("script", MemfdFlags::CLOEXEC).map_err(std::io::Error::from);
-    made.map(File::from)
-        .and_then(|mut memory| memory.write_all(text.as_bytes()).map(|()| memory))
-        .map_err(|error| Error::internal("no memory for a long command").with_source(error))
+/// A long script, in memory that a shell reads through the daemon's descriptor. Keep it until it has been read.
+#[derive(Debug)]
+pub struct ScriptMemory(File);
+
+impl ScriptMemory {
+    /// Copies `text`.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(text: &str) -> Result<Self> {
+        let made = rustix::fs::memfd_create("script", MemfdFlags::CLOEXEC).map_err(std::io::Error::from);
+        made.map(File::from)
+            .and_then(|mut memory| memory.write_all(text.as_bytes()).map(|()| Self(memory)))
+            .map_err(|error| Error::internal("no memory for a long command").with_source(error))
+    }
+
+    /// The command by which `shell` runs it in itself. In zsh, `.` would change `$0`, and `$(<file)` needs no program;
+    /// elsewhere it is the other way round.
+    pub fn read_by(&self, shell: &Path) -> String {
+        let path = descriptor_path(&self.0);
+        if is_zsh(shell) { format!("eval \"$(<{path})\n\"") } else { format!(". {path}") }
+    }
+}
+
+/// Whether a shell is zsh, which differs from POSIX in what matters here.
+pub fn is_zsh(shell: &Path) -> bool {
+    shell.ends_with("zsh")
+}
+
+/// Where other processes of this user can open what `descriptor` refers to.
+pub fn descriptor_path(descriptor: &impl AsRawFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), descriptor.as_raw_fd())
 }

@@ -72,6 +72,13 @@ const NAMES: &[(&str, i32)] = &[
     ("SYS", libc::SIGSYS),
 ];
 
+/// The number of a signal by its name, with or without `SIG`, in any case.
+pub fn signal_by_name(name: &str) -> Option<i32> {
+    let name = name.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
 /// The name of a signal, as `SIGKILL`; real-time signals by their number.
 fn name(signal: i32) -> String {
     match NAMES.iter().find(|(_, number)| *number == signal) {
@@ -91,5 +98,9 @@ mod tests {
         assert_eq!(ExitStatus::Signal(9).shell_code(), 137);
         assert_eq!(name(9), "SIGKILL");
         assert_eq!(name(40), "SIG40");
+        assert_eq!(
+            (signal_by_name("sigint"), signal_by_name("HUP"), signal_by_name("NO")),
+            (Some(2), Some(1), None)
+        );
     }
 }

@@ -111,6 +111,20 @@ pub(super) async fn kill(supervisor: &Inner, root: &Root) {
     }
 }
 
+/// Sends a signal to the descendants of a process that were started after `since`; to itself when there are none.
+pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, since: Instant) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let ticks =
+        now.saturating_sub(since.elapsed()).as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
+    let is_root = |member: &&Member| Some(member.pid) == root.live_pid();
+    let members = members(supervisor, root).await.unwrap_or_default();
+    let (itself, descendants): (Vec<_>, Vec<_>) = members.iter().partition(is_root);
+    let new: Vec<_> = descendants.into_iter().filter(|member| member.row.started >= ticks as u64).collect();
+    let told = if new.is_empty() { itself } else { new };
+    told.iter().for_each(|member| member.signal(signal));
+}
+
 /// Whether all of `members` ended before `deadline`.
 async fn ended(supervisor: &Inner, members: Vec<Member>, deadline: Instant) -> bool {
     let all = async {
