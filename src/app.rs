@@ -37,7 +37,7 @@ impl App {
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
         let shells = Shells::new(environment.clone());
         Ok(Self {
-            files: Files::new(work_dir.clone()),
+            files: Files::new(work_dir.clone(), shutdown.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             system: System::new(work_dir, home, environment),
         })
