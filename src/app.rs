@@ -38,7 +38,7 @@ impl App {
         shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
         Ok(Self {
-            files: Files::new(work_dir.clone()),
+            files: Files::new(work_dir.clone(), shutdown.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             system: System::new(work_dir, home, environment),
         })
