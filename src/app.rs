@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -35,9 +36,10 @@ impl App {
         let work_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let environment = Environment::new(config.environment.clone());
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
+        let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         let shells = Shells::new(environment.clone());
         Ok(Self {
-            files: Files::new(work_dir.clone()),
+            files: Files::new(work_dir.clone(), owner, config.temporary_directory()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             system: System::new(work_dir, home, environment),
         })

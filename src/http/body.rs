@@ -1,12 +1,14 @@
 //! Bodies both ways: what is left of a request, multipart forms in, multipart and JSON arrays out.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, BodyDataStream};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, header};
@@ -189,7 +191,7 @@ where
     T: Serialize + Send + 'static,
     S: Stream<Item = Result<Vec<T>>> + Send + 'static,
 {
-    let mut batches = Box::pin(batches);
+    let mut batches = Box::pin(batches.filter(|batch| ready(!batch.as_ref().is_ok_and(Vec::is_empty))));
     let mut text = vec![b'['];
     append(&mut text, batches.next().await.transpose()?.unwrap_or_default());
     let second = batches.next().await;
@@ -213,6 +215,11 @@ fn append<T: Serialize>(text: &mut Vec<u8>, elements: Vec<T>) {
         }
         serde_json::to_writer(&mut *text, element).expect("wire types are plain JSON");
     }
+}
+
+/// The reply with a JSON document.
+pub fn json_of(document: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], document).into_response()
 }
 
 /// A stream that cannot fail, as one that can.
@@ -243,7 +250,7 @@ mod tests {
         assert_eq!(text(vec![]).await, "[]");
         assert_eq!(text(vec![vec![]]).await, "[]");
         assert_eq!(text(vec![vec![1, 2]]).await, "[1,2]");
-        assert_eq!(text(vec![vec![1, 2], vec![3], vec![4]]).await, "[1,2,3,4]");
+        assert_eq!(text(vec![vec![1, 2], vec![], vec![3], vec![4], vec![]]).await, "[1,2,3,4]");
     }
 
     async fn parts(body: &'static str, header: &'static str) -> Result<Vec<(String, Option<String>)>> {

@@ -11,12 +11,13 @@
 //! No temporary file is possible where the directory cannot be written, beside devices, and on FUSE, whose file
 //! systems are often object stores that cannot rename (contract `files.md` 17, 18.7).
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{
     self, Access, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags,
 };
@@ -196,9 +197,10 @@ impl Replacement {
         let name = Path::new(&self.target.name);
         let mut target = open_for_writing(&self.target.directory, name, OFlags::CREATE | OFlags::NOFOLLOW)?;
         if self.written > 0 {
-            match fs::fallocate(&target, FallocateFlags::KEEP_SIZE, 0, self.written) {
-                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(error.into()),
-                _ => {} // a help where it exists
+            // A help where it exists.
+            let room = fs::fallocate(&target, FallocateFlags::KEEP_SIZE, 0, self.written);
+            if let Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) = room {
+                return Err(error.into());
             }
         }
         let mut file = self.file();
@@ -269,8 +271,7 @@ fn create_beside(target: &Place, exists: bool) -> Result<(File, OsString), Errno
 }
 
 fn is_fuse(directory: &OwnedFd) -> bool {
-    #[expect(clippy::unnecessary_cast, reason = "its type differs between architectures")]
-    fs::fstatfs(directory).is_ok_and(|stat| stat.f_type as i64 == FUSE_MAGIC)
+    fs::fstatfs(directory).is_ok_and(|stat| stat.f_type == FUSE_MAGIC)
 }
 
 fn sync(file: &File) -> io::Result<()> {
@@ -290,7 +291,8 @@ fn keep_attributes(target: &Place, exists: bool, stat: &Stat, file: &File) -> bo
         if exists {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat(&target.directory, &target.name, flags, Mode::empty()) {
-                Ok(old) => copy_xattrs(old.as_fd(), file.as_fd())?,
+                // The kernel takes capabilities from a file whose content changes.
+                Ok(old) => copy_xattrs(old.as_fd(), file.as_fd(), |name| name != c"security.capability")?,
                 Err(Errno::ACCESS) => return Err(Errno::ACCESS.into()), // may be written but not read
                 Err(_) => {}
             }
@@ -300,30 +302,31 @@ fn keep_attributes(target: &Place, exists: bool, stat: &Stat, file: &File) -> bo
     kept().is_ok()
 }
 
-/// Copies extended attributes, access control lists among them. The file system may know none. Capabilities are left
-/// out: the kernel takes them from a file whose content changes.
+/// Copies the extended attributes that `keep` wants, access control lists among them. The file systems may know none.
 ///
 /// # Errors
-/// When one that was read cannot be set.
-pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+/// When one cannot be read or set; the others are copied nevertheless.
+pub fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>, keep: impl Fn(&CStr) -> bool) -> io::Result<()> {
     let mut names = Vec::new();
     match fs::flistxattr_query(from) {
         Err(Errno::NOTSUP | Errno::NOSYS) | Ok(0) => return Ok(()),
         Err(error) => return Err(error.into()),
         Ok(size) => names.reserve(size),
     }
-    fs::flistxattr(from, rustix::buffer::spare_capacity(&mut names))?;
-    for name in names.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = std::ffi::CStr::from_bytes_with_nul(name) else { continue };
-        if name == c"security.capability" {
-            continue;
-        }
-        let size = fs::fgetxattr_query(from, name)?;
-        let mut value = Vec::with_capacity(size.max(1));
-        fs::fgetxattr(from, name, rustix::buffer::spare_capacity(&mut value))?;
-        fs::fsetxattr(to, name, &value, XattrFlags::empty())?;
+    fs::flistxattr(from, spare_capacity(&mut names))?;
+    let names = names.split_inclusive(|byte| *byte == 0);
+    let names = names.filter_map(|name| CStr::from_bytes_with_nul(name).ok()).filter(|name| keep(name));
+    let mut result = Ok(());
+    for name in names {
+        result = result.and(copy_xattr(from, to, name));
     }
-    Ok(())
+    Ok(result?)
+}
+
+fn copy_xattr(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let mut value = Vec::with_capacity(fs::fgetxattr_query(from, name)?.max(1));
+    fs::fgetxattr(from, name, spare_capacity(&mut value))?;
+    fs::fsetxattr(to, name, &value, XattrFlags::empty())
 }
 
 #[cfg(test)]
@@ -407,7 +410,7 @@ mod tests {
         }
         replace(&path, b"new");
         let mut value = Vec::with_capacity(16);
-        fs::getxattr(&path, "user.colour", rustix::buffer::spare_capacity(&mut value)).unwrap();
+        fs::getxattr(&path, "user.colour", spare_capacity(&mut value)).unwrap();
         assert_eq!(value, b"red");
     }
 
