@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -37,8 +38,9 @@ impl App {
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
         shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
+        let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         Ok(Self {
-            files: Files::new(work_dir.clone(), shutdown.clone()),
+            files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             system: System::new(work_dir, home, environment),
         })

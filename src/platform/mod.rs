@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod idempotency;
 pub mod init;
 pub mod paths;
+pub mod replacement;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;
