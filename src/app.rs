@@ -8,6 +8,7 @@ use crate::files::Files;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
+use crate::process::session::Sessions;
 use crate::supervisor::{Environment, Shells, Supervisor};
 use crate::system::System;
 
@@ -20,6 +21,10 @@ pub struct App {
     pub files: Files,
     /// Commands with collected output.
     pub exec: Exec,
+    /// Shells that run commands one by one.
+    pub sessions: Sessions,
+    /// For what outlives a request.
+    pub shutdown: Shutdown,
 }
 
 impl App {
@@ -41,7 +46,9 @@ impl App {
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
-            exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
+            exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            sessions: Sessions::new(supervisor, shells, work_dir.clone(), home.clone(), shutdown.clone()),
+            shutdown: shutdown.clone(),
             system: System::new(work_dir, home, environment),
         })
     }

@@ -57,6 +57,8 @@ async fn serve(config: &Config) -> std::io::Result<()> {
     let shutdown = Shutdown::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let app = App::new(config, &shutdown)?;
+    let started = app.sessions.start_entrypoint(&config.entrypoint).await;
+    started.map_err(|error| std::io::Error::other(format!("the entrypoint cannot be started: {error}")))?;
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
     let (access, made) = Access::new(config, address);

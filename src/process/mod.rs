@@ -1,5 +1,7 @@
 //! Running things, in the ways that clients want it.
 //!
-//! [`exec`] is one command with bounded time and its collected output.
+//! [`exec`] is one command with bounded time and its collected output; [`session`] is a named shell that runs commands
+//! one by one, with logs that can be followed.
 
 pub mod exec;
+pub mod session;

@@ -61,6 +61,7 @@ fn routes(app: &App) -> OpenApiRouter {
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
+        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
 }
 
 /// The published description of the API, as `assets/openapi.json` has it.

@@ -265,6 +265,9 @@ fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<
     unsafe {
         child.pre_exec(move || {
             tag.mark_self();
+            // Descriptors that the daemon itself was given by whoever started it are not for its children. Kernels
+            // before 5.11 refuse.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             // Whoever started the daemon may have had it ignore signals, as shells do for what they run with `&`.
             for signal in 1..=31 {
                 libc::signal(signal, libc::SIG_DFL);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Call, Client, Daemon, gone, make_fifo, pid_in};
+use crate::support::{Call, Client, Daemon, SHELLS, gone, make_fifo, pid_in};
 
 fn execute(client: &Client, body: Value) -> Call {
     client.post("/process/execute").json(body)
@@ -54,21 +54,8 @@ async fn a_command_may_be_longer_than_an_argument() {
 
 #[tokio::test]
 async fn every_shell_runs_commands_the_same_way() {
-    for shell in ["/bin/bash", "/bin/dash", "/usr/bin/zsh", "/bin/busybox"] {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("ash");
-        let shell = if shell.ends_with("busybox") {
-            std::os::unix::fs::symlink(shell, &link).unwrap();
-            link.to_str().unwrap()
-        } else {
-            shell
-        };
-        assert!(Path::new(shell).exists(), "{shell} is needed for this test");
-        // In a mount namespace of its own, so that the image's list of shells is empty.
-        let daemon = Daemon::start_in_namespace("mount --bind /dev/null /etc/shells", |command| {
-            command.env("SHELL", shell);
-        })
-        .await;
+    for shell in SHELLS {
+        let daemon = Daemon::with_shell(shell).await;
         let client = daemon.client();
         assert_eq!(run(&client, "echo $0 $#").await, (0, format!("{shell} 0\n")), "{shell}");
         assert_eq!(run(&client, "python3 -c 'import os; os.kill(os.getpid(), 9)'").await.0, 137, "{shell}");

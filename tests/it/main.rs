@@ -8,4 +8,5 @@ mod support;
 mod exec;
 mod pid_1;
 mod server;
+mod session;
 mod system;

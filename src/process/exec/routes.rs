@@ -13,7 +13,7 @@ use super::service::{Exec, Outcome};
 use super::wire::{ExecuteRequest, ExecuteResponse, ExitRecord};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Query, collect, exactly_true, json};
-use crate::http::output::{json_document, json_string, tail};
+use crate::http::output::{LogText, Part, Select, json_document, json_string, tail};
 use crate::http::reply::ErrorBody;
 use crate::platform::idempotency::Key;
 use crate::supervisor::{Cause, Exit, ExitStatus, OutputLog};
@@ -76,7 +76,12 @@ async fn ended(exit: Exit, output: OutputLog, detail: bool) -> Response {
     } else {
         String::new()
     };
-    json_reply(json_document(format!("{{\"exitCode\":{code},{record}\"result\":"), output, "}").await)
+    let parts = vec![
+        Part::Json(format!("{{\"exitCode\":{code},{record}\"result\":")),
+        Part::Log(LogText::between(&output, 0..output.end(), Select::All)),
+        Part::Json("}".to_owned()),
+    ];
+    json_reply(json_document(parts).await)
 }
 
 fn json_reply(body: Body) -> Response {

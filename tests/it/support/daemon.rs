@@ -16,6 +16,11 @@ use super::client::Client;
 /// Longest that any single thing in a test may take; reached only when something is broken.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The shells that every command must work in.
+pub(crate) const SHELLS: [&str; 4] = ["/bin/bash", "/bin/dash", "/usr/bin/zsh", ASH];
+/// A link to busybox, which goes by the name that it is called by.
+const ASH: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/ash");
+
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_toolboxd");
 
@@ -48,6 +53,17 @@ impl Daemon {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &format!("{setup} && exec {PROGRAM} \"$@\""), "sh"]);
         Self::start_command(command, change).await
+    }
+
+    /// With the shell that users' commands run in; in a mount namespace of its own, where the image's list of shells is
+    /// empty.
+    pub(crate) async fn with_shell(shell: &str) -> Self {
+        let _ = std::os::unix::fs::symlink("/bin/busybox", ASH); // another test may have made it
+        assert!(Path::new(shell).exists(), "{shell} is needed for this test");
+        Self::start_in_namespace("mount --bind /dev/null /etc/shells", |command| {
+            command.env("SHELL", shell);
+        })
+        .await
     }
 
     /// As pid 1 of a process namespace of its own.
