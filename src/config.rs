@@ -21,7 +21,7 @@ pub const PORT: u16 = 2280;
 ///
 /// Without DAYTONA_SANDBOX_ID it runs stand-alone: it listens on 127.0.0.1:2280 and also answers the few platform
 /// calls of an SDK at /api. Words after the options are run as the entrypoint command; `entrypoint logs` alone prints
-/// the log of that command.
+/// the log of that command, as far as it goes or, with --no-follow, as far as it is there.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "toolboxd", version, about, long_about, max_term_width = 100, args_override_self = true)]
 pub struct Config {
@@ -386,6 +386,16 @@ impl Config {
         set.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
     }
 
+    /// The program is to print the entrypoint's log instead of serving: whether it follows it.
+    pub fn prints_entrypoint(&self) -> Option<bool> {
+        let words: Vec<&str> = self.entrypoint.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+        match words[..] {
+            ["entrypoint", "logs"] | ["entrypoint", "logs", "--follow"] => Some(true),
+            ["entrypoint", "logs", "--no-follow"] => Some(false),
+            _ => None,
+        }
+    }
+
     /// No platform is around this daemon.
     pub fn is_stand_alone(&self) -> bool {
         self.sandbox_id.is_none()
@@ -477,7 +487,8 @@ mod tests {
             parse(&["--log-level", "WARN", "sleep", "--listen", "x"], &[("DAYTONA_SANDBOX_ID", "s")])
                 .unwrap();
         assert_eq!(config.entrypoint, ["sleep", "--listen", "x"]);
-        assert_eq!(config.log_level, LogLevel::Warn);
+        assert_eq!((config.log_level, config.prints_entrypoint()), (LogLevel::Warn, None));
+        assert_eq!(parse(&["entrypoint", "logs"], &[]).unwrap().prints_entrypoint(), Some(true));
         assert_eq!(config.listen_addresses().len(), 2);
     }
 

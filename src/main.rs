@@ -9,6 +9,7 @@ use toolboxd::app::App;
 use toolboxd::config::Config;
 use toolboxd::platform::shutdown::Shutdown;
 use toolboxd::platform::{init, telemetry};
+use toolboxd::process::session;
 use toolboxd::server::{self, Access, router::Api};
 use tracing::{error, info};
 
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
         }
     };
     init::hide_variable(toolboxd::config::TOKEN_VARIABLE);
+    if let Some(follow) = config.prints_entrypoint() {
+        return print_entrypoint(&config, follow);
+    }
     // Before any thread exists: from here on, pid 1 is another, tiny process.
     if let init::Role::Init(code) = init::split() {
         return code;
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     match run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
@@ -42,7 +46,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> std::io::Result<()> {
+fn print_entrypoint(config: &Config, follow: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(session::print(config, follow))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("toolboxd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
         .enable_all()
@@ -53,12 +68,14 @@ fn run(config: &Config) -> std::io::Result<()> {
     result
 }
 
-async fn serve(config: &Config) -> std::io::Result<()> {
+async fn serve(config: &Config) -> std::io::Result<ExitCode> {
     let shutdown = Shutdown::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let app = App::new(config, &shutdown)?;
-    let started = app.sessions.start_entrypoint(&config.entrypoint).await;
-    started.map_err(|error| std::io::Error::other(format!("the entrypoint cannot be started: {error}")))?;
+    if let Err(error) = app.sessions.start_entrypoint(&config.entrypoint).await {
+        error!("the entrypoint cannot be started: {error}");
+        return Ok(ExitCode::from(2));
+    }
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
     let (access, made) = Access::new(config, address);
@@ -80,7 +97,7 @@ async fn serve(config: &Config) -> std::io::Result<()> {
     // Processes that do not heed SIGTERM are killed after their own grace period; their commands are answered then.
     let grace = config.shutdown_grace_period.max(config.termination_grace_period + Duration::from_secs(1));
     server::serve(listener, api, access, connections, shutdown, grace).await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Tells on stdout where the API is, once it is there; stderr has the log. The line is part of the interface.

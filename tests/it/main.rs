@@ -6,6 +6,7 @@
 mod support;
 
 mod exec;
+mod logs;
 mod pid_1;
 mod server;
 mod session;

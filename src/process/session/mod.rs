@@ -11,8 +11,10 @@
 
 mod command;
 mod driver;
+mod print;
 pub(crate) mod routes;
 mod service;
 mod wire;
 
+pub use print::print;
 pub use service::Sessions;

@@ -6,6 +6,7 @@ use axum::Json as JsonReply;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use semver::Version;
@@ -43,6 +44,7 @@ pub(crate) fn router(sessions: Sessions, shutdown: Shutdown) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(entrypoint))
+        .route("/process/session/entrypoint", routing::delete(refuse_delete))
         .routes(routes!(entrypoint_logs))
         .routes(routes!(get, delete))
         .routes(routes!(exec))
@@ -95,6 +97,11 @@ async fn get(State(context): State<Context>, Path(id): Path<String>) -> Result<J
     responses((status = 200, body = Session), (status = 404, body = ErrorBody)))]
 async fn entrypoint(state: State<Context>) -> Result<JsonReply<Session>> {
     get(state, Path(ENTRYPOINT.to_owned())).await
+}
+
+/// Beside the route above, so that its path does not hide what the general one says.
+async fn refuse_delete(state: State<Context>) -> Result<StatusCode> {
+    delete(state, Path(ENTRYPOINT.to_owned())).await
 }
 
 /// Ends a session and everything that it started: SIGTERM, the grace period, SIGKILL

@@ -136,32 +136,31 @@ impl Sessions {
     /// # Errors
     /// When the command cannot be started.
     pub async fn start_entrypoint(&self, argv: &[OsString]) -> Result<(), StartError> {
-        let (process, commands) = match argv {
-            [] => (None, Vec::new()),
-            argv => {
-                let mut command = Command::new(argv);
-                command.output = Output::Split;
-                command.cwd = Some(self.inner.work_dir.clone());
-                let process = self.inner.supervisor.start(command).await?;
-                let quoted: Vec<String> = argv.iter().map(|word| quote(&word.to_string_lossy())).collect();
-                let log = process.output().clone();
-                let command = Arc::new(SessionCommand::new(
-                    ENTRYPOINT_COMMAND.to_owned(),
-                    quoted.join(" "),
-                    false,
-                    false,
-                    log,
-                ));
-                command.begin();
-                let (running, ended) = (process.clone(), Arc::clone(&command));
-                self.inner.shutdown.spawn(async move {
-                    let exit = running.exited().await;
-                    ended.end(exit.status.shell_code(), Cause::EndedSession);
-                });
-                (Some(process), vec![command])
-            }
+        let quoted: Vec<String> = argv.iter().map(|word| quote(&word.to_string_lossy())).collect();
+        let entrypoint = |log| {
+            let id = ENTRYPOINT_COMMAND.to_owned();
+            Arc::new(SessionCommand::new(id, quoted.join(" "), false, false, log))
         };
-        let session = self.session(ENTRYPOINT.to_owned(), process, None, commands);
+        let (process, command) = if argv.is_empty() {
+            let command = entrypoint(self.inner.supervisor.output_log());
+            command.log().close();
+            command.end(0, Cause::NeverRan);
+            (None, command)
+        } else {
+            let mut command = Command::new(argv);
+            command.output = Output::Split;
+            command.cwd = Some(self.inner.work_dir.clone());
+            let process = self.inner.supervisor.start(command).await?;
+            let command = entrypoint(process.output().clone());
+            command.begin();
+            let (running, ended) = (process.clone(), Arc::clone(&command));
+            self.inner.shutdown.spawn(async move {
+                let exit = running.exited().await;
+                ended.end(exit.status.shell_code(), Cause::EndedSession);
+            });
+            (Some(process), command)
+        };
+        let session = self.session(ENTRYPOINT.to_owned(), process, None, vec![command]);
         self.sessions().insert(ENTRYPOINT.to_owned(), Some(Arc::new(session)));
         Ok(())
     }
