@@ -5,5 +5,8 @@
 
 mod support;
 
+mod files;
+mod replace;
 mod server;
 mod system;
+mod transfer;
