@@ -27,16 +27,30 @@ const ENTRY_BYTES: usize = 64;
 /// When there is no such field, the form is not whole, or the file cannot be written. Nothing has changed then.
 pub(super) async fn upload(files: &Files, path: &str, form: &mut Form<'_>) -> Result<()> {
     let mut upload = None;
-    while let Some(mut part) = form.next().await? {
-        if part.name() == "file" && upload.is_none() {
-            upload.insert(files.create(path).await?).fill(&mut part).await?;
-        } else {
-            part.skip().await?;
+    let read = async {
+        while let Some(mut part) = form.next().await? {
+            if part.name() == "file" && upload.is_none() {
+                upload.insert(files.create(path).await?).fill(&mut part).await?;
+            } else {
+                part.skip().await?;
+            }
+        }
+        Ok(())
+    };
+    let read: Result<()> = read.await;
+    match (read, upload) {
+        (Ok(()), Some(upload)) => {
+            upload.commit().await?;
+            Ok(())
+        }
+        (Ok(()), None) => Err(Error::invalid("the form has no field named file")),
+        (Err(error), upload) => {
+            if let Some(mut upload) = upload {
+                upload.abort().await;
+            }
+            Err(error)
         }
     }
-    let upload = upload.ok_or_else(|| Error::invalid("the form has no field named file"))?;
-    upload.commit().await?;
-    Ok(())
 }
 
 /// What became of a bulk upload.

@@ -4,6 +4,6 @@ mod client;
 mod daemon;
 mod files;
 
-pub(crate) use client::{Client, Reply};
+pub(crate) use client::{Call, Client, Reply};
 pub(crate) use daemon::{Daemon, within};
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
