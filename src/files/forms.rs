@@ -10,7 +10,7 @@ use http::Method;
 use super::service::Files;
 use super::transfer::{Readable, UploadError};
 use super::wire::Written;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::http::body::{Form, Part, disposition, sure};
 use crate::http::reply::ErrorBody;
 
@@ -209,12 +209,4 @@ fn error_part(start: String, path: &str, error: &Error) -> Bytes {
     part.extend(serde_json::to_vec(&body).expect("an envelope is plain JSON"));
     part.extend_from_slice(b"\r\n");
     part.into()
-}
-
-/// The error for a request for no file at all.
-pub(super) fn check(paths: &[String]) -> Result<()> {
-    if paths.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidBody, "paths must name at least one file"));
-    }
-    Ok(())
 }

@@ -86,8 +86,9 @@ impl Replacement {
                 Ok((file, temporary)) => {
                     return Ok(Self::new(file, target, found, Way::Beside { temporary }, owner));
                 }
-                // The directory cannot be written, but the file in it can.
-                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if found.is_some() => {}
+                // The directory cannot be written, as those in /proc, but the file in it can.
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOENT | Errno::OPNOTSUPP)
+                    if found.is_some() => {}
                 Err(error) => return Err(error.into()),
             }
         }
