@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -45,14 +46,14 @@ impl Daemon {
 
     /// As [`Daemon::start`], after `change` has had its way with the command.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Command)) -> Self {
-        Self::start_command(Command::new(PROGRAM), change).await
+        Self::start_in(TempDir::new().unwrap(), Command::new(PROGRAM), change).await
     }
 
     /// In a mount namespace of its own, in which the shell command `setup` was run first.
     pub(crate) async fn start_in_namespace(setup: &str, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &format!("{setup} && exec {PROGRAM} \"$@\""), "sh"]);
-        Self::start_command(command, change).await
+        Self::start_in(TempDir::new().unwrap(), command, change).await
     }
 
     /// With the shell that users' commands run in; in a mount namespace of its own, where the image's list of shells is
@@ -70,11 +71,28 @@ impl Daemon {
     pub(crate) async fn start_as_pid_1(change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM]);
-        Self::start_command(command, change).await
+        Self::start_in(TempDir::new().unwrap(), command, change).await
     }
 
-    async fn start_command(mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
+    /// As [`Daemon::start`], as a user who is not root and owns the working directory; none when we cannot do that,
+    /// because we are not root ourselves.
+    pub(crate) async fn start_as_nobody() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
         let directory = TempDir::new().unwrap();
+        // The program may be where others cannot read.
+        let program = directory.path().join("toolboxd");
+        std::fs::copy(PROGRAM, &program).unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        let work = directory.path().join("work");
+        let chown = |_: &mut Command| std::os::unix::fs::chown(work, Some(65534), Some(65534)).unwrap();
+        Some(Self::start_in(directory, command, chown).await)
+    }
+
+    async fn start_in(directory: TempDir, mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
         std::fs::create_dir(directory.path().join("work")).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         command
@@ -118,11 +136,11 @@ impl Daemon {
         self.child.id().unwrap()
     }
 
-    /// The most memory that it had resident so far, in bytes.
+    /// The most memory that it has used so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Its working directory, empty at first.

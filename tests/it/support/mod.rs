@@ -2,8 +2,10 @@
 
 mod client;
 mod daemon;
+mod files;
 mod socket;
 
-pub(crate) use client::{Call, Client};
+pub(crate) use client::{Call, Client, Reply};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
+pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use socket::Socket;
