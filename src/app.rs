@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::files::Files;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
+use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
 use crate::system::System;
 
@@ -19,6 +20,8 @@ pub struct App {
     pub files: Files,
     /// Commands with collected output.
     pub exec: Exec,
+    /// The platform calls of an SDK, when there is no platform.
+    pub standalone: Option<Standalone>,
 }
 
 impl App {
@@ -39,6 +42,7 @@ impl App {
         Ok(Self {
             files: Files::new(work_dir.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
+            standalone: config.is_stand_alone().then(|| Standalone::new(config, environment.clone())),
             system: System::new(work_dir, home, environment),
         })
     }

@@ -10,14 +10,17 @@ use std::net::SocketAddr;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::config::{Config, ControlFrom, Token};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::extract;
 use crate::platform::blocking::Lane;
+use crate::platform::passes::Passes;
 use crate::platform::sockets;
 
 /// The query parameter that stands for the token where WebSocket clients cannot set headers.
@@ -34,27 +37,32 @@ pub struct Access {
     /// Only this machine's own user and names, when there is no token.
     same_user: bool,
     control_from: ControlFrom,
+    /// What stands for the token in links that are handed on; stand-alone only, since a platform's proxy checks its own.
+    passes: Option<Passes>,
     lookups: Lane,
 }
 
 impl Access {
     /// The rules for a daemon that listens on `address`. A stand-alone one that others can reach gets a token, made
     /// here when none is set: the caller tells the user.
-    pub fn new(config: &Config, address: SocketAddr) -> (Self, Option<Token>) {
+    pub fn new(config: &Config, address: SocketAddr, passes: Option<Passes>) -> (Self, Option<Token>) {
         let stand_alone = config.is_stand_alone();
         let made = (stand_alone && !address.ip().is_loopback() && config.token.is_none()).then(Token::random);
         let token = config.token.clone().or_else(|| made.clone());
         let same_user = stand_alone && token.is_none();
-        let access = Self { token, same_user, control_from: config.control_from, lookups: Lane::new(4) };
+        let access =
+            Self { token, same_user, control_from: config.control_from, passes, lookups: Lane::new(4) };
         (access, made)
     }
 
-    fn check(&self, peer: Peer, path: &str, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    fn check(&self, peer: Peer, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        let path = uri.path();
         if path == OPEN {
             return Ok(());
         }
+        let signed = self.is_signed(method, uri)?;
         match &self.token {
-            Some(token) if !presented(uri, headers).any(|shown| same(token, &shown)) => {
+            Some(token) if !signed && !presented(uri, headers).any(|shown| self.opens(token, path, &shown)) => {
                 return Err(Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"));
             }
             Some(_) => {}
@@ -69,6 +77,42 @@ impl Access {
         }
         Ok(())
     }
+
+    fn opens(&self, token: &Token, path: &str, shown: &str) -> bool {
+        same(token, shown) || self.passes.as_ref().is_some_and(|passes| passes.open(proxied_port(path), shown))
+    }
+
+    /// Whether this is a file URL with a valid signature, which then is all it needs.
+    ///
+    /// # Errors
+    /// When it has a signature that is not valid: whatever else it shows, it is not what its maker wanted.
+    fn is_signed(&self, method: &Method, uri: &Uri) -> Result<bool> {
+        let Some(passes) = &self.passes else { return Ok(false) };
+        let signed_method = match (method, uri.path()) {
+            (&Method::GET | &Method::HEAD, "/files/download") => "GET",
+            (&Method::POST, "/files/upload-v2") => "POST",
+            _ => return Ok(false),
+        };
+        // Read as the endpoint reads it, so that what is checked is what is used.
+        let query: SignedQuery = extract::query(uri.query().unwrap_or_default())?;
+        let Some(signature) = query.signature else { return Ok(false) };
+        passes.check_file(signed_method, &query.path, query.expires.as_deref(), &signature)?;
+        Ok(true)
+    }
+}
+
+/// What a signed file URL carries.
+#[derive(Deserialize)]
+struct SignedQuery {
+    #[serde(default)]
+    path: String,
+    expires: Option<String>,
+    signature: Option<String>,
+}
+
+/// The port that a path of the reverse proxy leads to.
+fn proxied_port(path: &str) -> Option<u16> {
+    path.strip_prefix("/proxy/")?.split('/').next()?.parse().ok()
 }
 
 /// The other end of a connection; looked up once, when it is accepted.
@@ -98,7 +142,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Result<Response> {
     let peer = *request.extensions().get::<Peer>().expect("every connection knows its peer");
-    access.check(peer, request.uri().path(), request.uri(), request.headers())?;
+    access.check(peer, request.method(), request.uri(), request.headers())?;
     Ok(next.run(request).await)
 }
 
