@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::platform::passes::Passes;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
 use crate::standalone::Standalone;
@@ -22,6 +23,8 @@ pub struct App {
     pub exec: Exec,
     /// The platform calls of an SDK, when there is no platform.
     pub standalone: Option<Standalone>,
+    /// What lets requests in.
+    pub passes: Passes,
 }
 
 impl App {
@@ -39,10 +42,14 @@ impl App {
         let environment = Environment::new(config.environment.clone());
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
         let shells = Shells::new(environment.clone());
+        let passes = Passes::new();
         Ok(Self {
             files: Files::new(work_dir.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
-            standalone: config.is_stand_alone().then(|| Standalone::new(config, environment.clone())),
+            standalone: config
+                .is_stand_alone()
+                .then(|| Standalone::new(config, environment.clone(), passes.clone(), shutdown.clone())),
+            passes,
             system: System::new(work_dir, home, environment),
         })
     }

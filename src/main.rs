@@ -58,7 +58,7 @@ async fn serve(config: &Config) -> std::io::Result<()> {
     let app = App::new(config, &shutdown)?;
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
-    let (access, made) = Access::new(config, address, app.standalone.as_ref().map(|one| one.passes().clone()));
+    let (access, made) = Access::new(config, address, app.passes.clone());
     let access = Arc::new(access);
     let api = Api::new(&app, Arc::clone(&access), config.docs);
     announce(address, made.as_ref());

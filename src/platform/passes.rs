@@ -1,7 +1,8 @@
-//! What stands for the daemon's token in a link that its user hands on: signatures of file URLs (contract `files.md`
-//! 15) and tokens of preview URLs.
+//! What lets a request in: the daemon's token, and what stands for it in links that its user hands on, which are
+//! signatures of file URLs (contract `files.md` 15) and tokens of preview URLs.
 //!
 //! Who makes passes and who checks them share one [`Passes`]. Nothing is written down: a restart ends them all.
+//! Secrets are compared in a time that depends on their lengths only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use crate::config::Token;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Version of the signature scheme, in front of every signature.
@@ -28,6 +30,8 @@ pub struct Passes {
 }
 
 struct State {
+    /// None lets everyone in.
+    token: Option<Token>,
     signing_key: String,
     previews: HashMap<String, Preview>,
 }
@@ -39,10 +43,15 @@ struct Preview {
 }
 
 impl Passes {
-    /// A new signing key and a new link token, no preview tokens.
+    /// A new signing key and a new link token; no token is wanted yet, and there are no preview tokens.
     pub fn new() -> Self {
-        let state = State { signing_key: secret(), previews: HashMap::new() };
+        let state = State { token: None, signing_key: secret(), previews: HashMap::new() };
         Self { state: Arc::new(Mutex::new(state)), link: secret().into() }
+    }
+
+    /// Wants `token` of everyone who has no other pass.
+    pub fn require(&self, token: Token) {
+        self.state().token = Some(token);
     }
 
     /// The key that signs file URLs; its bytes as they are.
@@ -57,8 +66,7 @@ impl Passes {
         key
     }
 
-    /// Checks the signature of a file URL. `expires` is its text as sent, in seconds since 1970, `0` for never. Takes
-    /// the same time for every wrong signature.
+    /// Checks the signature of a file URL. `expires` is its text as sent, in seconds since 1970, `0` for never.
     ///
     /// # Errors
     /// Says what is wrong with it.
@@ -115,9 +123,21 @@ impl Passes {
         Ok(())
     }
 
-    /// Whether `shown` opens requests to `port`, or to anything else when there is none.
-    pub fn open(&self, port: Option<u16>, shown: &str) -> bool {
-        if bool::from(self.link.as_bytes().ct_eq(shown.as_bytes())) {
+    /// Whether no pass is wanted of anyone.
+    pub fn admits_everyone(&self) -> bool {
+        self.state().token.is_none()
+    }
+
+    /// Whether `shown` is enough for everything.
+    pub fn admits(&self, shown: &str) -> bool {
+        let state = self.state();
+        let mut secrets = state.token.as_ref().map(Token::reveal).into_iter().chain([&*self.link]);
+        secrets.any(|secret| secret.as_bytes().ct_eq(shown.as_bytes()).into())
+    }
+
+    /// Whether `shown` is enough for requests to `port`, or for everything when there is none.
+    pub fn admits_to(&self, port: Option<u16>, shown: &str) -> bool {
+        if self.admits(shown) {
             return true;
         }
         let state = self.state();
@@ -162,7 +182,10 @@ mod tests {
     #[test]
     fn signatures_are_those_that_sdks_make() {
         // Made by the Python SDK's compute_file_url_signature("key", "GET", "a b/ü", 0).
-        assert_eq!(signature_of("key", "v1:files:GET:a b/ü:0"), "v1_UD69SIDF0RLm8QJtVJIGCE3IzV_AfIre3UVYcJJAqS4");
+        assert_eq!(
+            signature_of("key", "v1:files:GET:a b/ü:0"),
+            "v1_UD69SIDF0RLm8QJtVJIGCE3IzV_AfIre3UVYcJJAqS4"
+        );
     }
 
     #[test]
@@ -190,14 +213,15 @@ mod tests {
     #[test]
     fn a_preview_token_opens_its_port_until_it_expires() {
         let passes = Passes::new();
+        passes.require(Token::new("owner").unwrap());
         let token = passes.open_preview(3000, Duration::from_secs(60)).unwrap();
-        assert!(passes.open(Some(3000), &token));
-        assert!(!passes.open(Some(3001), &token) && !passes.open(None, &token));
+        assert!(passes.admits_to(Some(3000), &token));
+        assert!(!passes.admits_to(Some(3001), &token) && !passes.admits_to(None, &token));
         assert!(passes.expire_preview(3001, &token).is_err());
         passes.expire_preview(3000, &token).unwrap();
-        assert!(!passes.open(Some(3000), &token));
+        assert!(!passes.admits_to(Some(3000), &token));
         let late = passes.open_preview(3000, Duration::ZERO).unwrap();
-        assert!(!passes.open(Some(3000), &late));
-        assert!(passes.open(None, passes.link_token()));
+        assert!(!passes.admits_to(Some(3000), &late));
+        assert!(passes.admits(passes.link_token()) && passes.admits("owner") && !passes.admits(&late));
     }
 }

@@ -22,7 +22,9 @@
 //!   deletes, as SDKs expect of an ephemeral sandbox.
 //! - What has no meaning here (snapshots, volumes, organisations, resizing, forking and so on) is refused with 501.
 //! - Every state is reached before the call that asks for it answers, so an SDK that waits for one has it at once.
+//!   Other clients learn of it through `events.rs`.
 
+mod events;
 pub(crate) mod routes;
 mod service;
 mod wire;

@@ -2,12 +2,14 @@
 
 use axum::Json as JsonReply;
 use axum::extract::{FromRequestParts, OriginalUri, State};
+use axum::response::Response;
 use axum::routing::any;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::events;
 use super::service::{Filter, Interval, Standalone};
 use super::wire::{
     Configuration, CreateSandbox, Labels, ListQuery, PreviewUrl, SandboxDto, SandboxList, SandboxPage,
@@ -16,6 +18,7 @@ use super::wire::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Json, Path, Query, json, repeated};
 use crate::http::reply::ErrorBody;
+use crate::http::socket::Upgrade;
 
 /// Life of a signed preview URL when the client does not say.
 const PREVIEW_SECONDS: u32 = 60;
@@ -59,6 +62,7 @@ pub(crate) fn router(standalone: Standalone) -> OpenApiRouter {
         .routes(routes!(signing_key))
         .routes(routes!(rotate_signing_key))
         .routes(routes!(configuration))
+        .routes(routes!(follow))
         .route("/api/sandbox/ssh-access/validate", any(unsupported))
         .route("/api/sandbox/{id}/{*what}", any(unsupported_of_sandbox));
     for area in PLATFORM_ONLY {
@@ -80,7 +84,11 @@ async fn list(State(standalone): State<Standalone>, base: Base, asked: Asked) ->
 /// Everything that is there, in numbered pages
 #[utoipa::path(get, path = "/api/sandbox/paginated", tag = "standalone", params(ListQuery),
     responses((status = 200, body = SandboxPage), (status = 400, body = ErrorBody)))]
-async fn list_pages(State(standalone): State<Standalone>, base: Base, asked: Asked) -> JsonReply<SandboxPage> {
+async fn list_pages(
+    State(standalone): State<Standalone>,
+    base: Base,
+    asked: Asked,
+) -> JsonReply<SandboxPage> {
     let items = standalone.list(&asked.0).map(|sandbox| SandboxDto::new(sandbox, &base.0));
     JsonReply(SandboxPage::new(items.into_iter().collect()))
 }
@@ -278,6 +286,14 @@ async fn rotate_signing_key(
 #[utoipa::path(get, path = "/api/config", tag = "standalone", responses((status = 200, body = Configuration)))]
 async fn configuration(base: Base) -> JsonReply<Configuration> {
     JsonReply(Configuration::new(&base.0))
+}
+
+/// State changes over Socket.IO, WebSocket transport only
+#[utoipa::path(get, path = "/api/socket.io", tag = "standalone",
+    responses((status = 101), (status = 400, body = ErrorBody)))]
+async fn follow(State(standalone): State<Standalone>, upgrade: Upgrade) -> Response {
+    let shutdown = standalone.shutdown().clone();
+    upgrade.serve(&shutdown, |sender, receiver| events::serve(standalone, sender, receiver))
 }
 
 async fn unsupported(method: Method, OriginalUri(uri): OriginalUri) -> Result<()> {

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::platform::passes::Passes;
+use crate::platform::shutdown::Shutdown;
 use crate::platform::{cgroup, users};
 use crate::supervisor::Environment;
 
@@ -27,8 +29,11 @@ struct Inner {
     id: String,
     environment: Environment,
     passes: Passes,
+    shutdown: Shutdown,
     /// None after a delete.
     sandbox: Mutex<Option<Sandbox>>,
+    /// The state that was reached last, for those who follow.
+    state: watch::Sender<State>,
 }
 
 /// The sandbox, as it was described by its last create and changed since.
@@ -157,16 +162,33 @@ impl State {
 
 impl Standalone {
     /// With a sandbox that is started. `environment` is the one that processes inherit.
-    pub fn new(config: &Config, environment: Environment) -> Self {
+    pub fn new(config: &Config, environment: Environment, passes: Passes, shutdown: Shutdown) -> Self {
         let id = config.identity();
         let sandbox = describe(&id, Wanted::default(), Intervals { stop: 0, archive: 0, delete: -1 });
         let inner = Inner {
             id,
             environment,
-            passes: Passes::new(),
+            passes,
+            shutdown,
             sandbox: Mutex::new(Some(sandbox)),
+            state: watch::Sender::new(State::Started),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The sandbox's id, whether it is there or not.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// What ends those who follow.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.inner.shutdown
+    }
+
+    /// The states that the sandbox goes through from now on.
+    pub fn follow(&self) -> watch::Receiver<State> {
+        self.inner.state.subscribe()
     }
 
     /// What links that are handed on carry in place of the daemon's token.
@@ -191,7 +213,7 @@ impl Standalone {
         }
         let sandbox = describe(&self.inner.id, wanted, intervals);
         *self.lock() = Some(sandbox.clone());
-        log(State::Started);
+        self.reached(State::Started);
         Ok(sandbox)
     }
 
@@ -214,7 +236,7 @@ impl Standalone {
     /// As [`Standalone::get`].
     pub fn start(&self, id_or_name: &str) -> Result<Sandbox> {
         let sandbox = self.update(id_or_name, |sandbox| sandbox.state = State::Started)?;
-        log(State::Started);
+        self.reached(State::Started);
         Ok(sandbox)
     }
 
@@ -227,7 +249,7 @@ impl Standalone {
         if sandbox.intervals.delete == 0 {
             return self.delete(id_or_name);
         }
-        log(State::Stopped);
+        self.reached(State::Stopped);
         Ok(sandbox)
     }
 
@@ -239,7 +261,7 @@ impl Standalone {
         let sandbox = self.update(id_or_name, |sandbox| sandbox.state = State::Destroyed)?;
         *self.lock() = None;
         self.inner.environment.reset();
-        log(State::Destroyed);
+        self.reached(State::Destroyed);
         Ok(sandbox)
     }
 
@@ -309,6 +331,11 @@ impl Standalone {
         Ok(found.clone())
     }
 
+    fn reached(&self, state: State) {
+        info!("the sandbox is {}", state.word());
+        self.inner.state.send_replace(state);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Sandbox>> {
         self.inner.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -359,10 +386,6 @@ impl Resources {
             disk_gib: gib(disk),
         }
     }
-}
-
-fn log(state: State) {
-    info!("the sandbox is {}", state.word());
 }
 
 fn minutes(name: &str, value: i32) -> Result<u32> {
