@@ -44,7 +44,7 @@ impl App {
         let shells = Shells::new(environment.clone());
         let passes = Passes::new();
         Ok(Self {
-            files: Files::new(work_dir.clone()),
+            files: Files::new(work_dir.clone(), shutdown.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             standalone: config
                 .is_stand_alone()

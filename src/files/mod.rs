@@ -1,6 +1,7 @@
 //! Files: list, info, move, delete, permissions, upload and download, search and replace, watch (contract `files.md`).
 
 pub(crate) mod routes;
+mod search;
 mod service;
 
 pub use service::Files;

@@ -2,8 +2,9 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
+use super::search;
 use super::service::Files;
 
 pub(crate) fn router(files: Files) -> OpenApiRouter {
-    OpenApiRouter::new().with_state(files)
+    OpenApiRouter::new().merge(search::routes::router()).with_state(files)
 }

@@ -185,7 +185,8 @@ impl Close {
     /// A close with a code of RFC 6455 7.4 or of an endpoint's own; `reason` is cut to what a control frame holds.
     pub fn new(code: u16, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+        let fits = (0..=reason.len().min(REASON_BYTES)).rev().find(|end| reason.is_char_boundary(*end));
+        reason.truncate(fits.unwrap_or_default());
         Self { code, reason }
     }
 
