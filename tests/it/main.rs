@@ -6,4 +6,5 @@
 mod support;
 
 mod server;
+mod standalone;
 mod system;

@@ -4,4 +4,4 @@ mod client;
 mod daemon;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use daemon::{Daemon, within};
+pub(crate) use daemon::{Daemon, is_alive, within};
