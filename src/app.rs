@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::files::Files;
 use crate::platform::passes::Passes;
+use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
 use crate::standalone::Standalone;
@@ -41,10 +42,11 @@ impl App {
         let work_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let environment = Environment::new(config.environment.clone());
         let supervisor = Supervisor::new(config, environment.clone(), shutdown.clone());
+        let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         let shells = Shells::new(environment.clone());
         let passes = Passes::new();
         Ok(Self {
-            files: Files::new(work_dir.clone(), shutdown.clone()),
+            files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor, shells, work_dir.clone(), shutdown.clone()),
             standalone: config
                 .is_stand_alone()

@@ -55,6 +55,10 @@ kinds! {
     Timeout = "REQUEST_TIMEOUT",
     /// The thing existed and will not come back.
     Gone = "GONE",
+    /// A condition that the request made does not hold.
+    PreconditionFailed = "PRECONDITION_FAILED",
+    /// The content has no such range.
+    RangeNotSatisfiable = "RANGE_NOT_SATISFIABLE",
     /// The body is larger than the endpoint takes.
     TooLarge = "PAYLOAD_TOO_LARGE",
     /// Understood, and refused by the thing it was meant for.
@@ -130,6 +134,20 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// As [`Error::io`] for a file that is read: what is left over is [`ErrorKind::FileReadFailed`].
+    pub fn read(action: &str, path: &Path, error: io::Error) -> Self {
+        let text = os_text(&error);
+        match Self::io(action, path, error) {
+            Self { kind: ErrorKind::Internal, source, details, .. } => Self {
+                kind: ErrorKind::FileReadFailed,
+                message: format!("{action}: {text}"),
+                source,
+                details,
+            },
+            sorted => sorted,
+        }
+    }
+
     /// Sorts what the operating system said about `path` into the kinds of contract `files.md` 1.5; `action` is a
     /// verb, as in "read".
     pub fn io(action: &str, path: &Path, error: io::Error) -> Self {
@@ -138,11 +156,20 @@ impl Error {
         let kind = match Errno::from_io_error(&error) {
             Some(Errno::NOENT) => ErrorKind::FileNotFound,
             Some(Errno::ACCESS | Errno::PERM) => ErrorKind::FileAccessDenied,
-            Some(Errno::NOTDIR | Errno::ISDIR | Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL) => {
-                ErrorKind::InvalidFilePath
-            }
+            // Busy are mount points; a device is missing behind special files.
+            Some(
+                Errno::NOTDIR
+                | Errno::ISDIR
+                | Errno::NAMETOOLONG
+                | Errno::LOOP
+                | Errno::INVAL
+                | Errno::ILSEQ
+                | Errno::BUSY
+                | Errno::NXIO
+                | Errno::NODEV,
+            ) => ErrorKind::InvalidFilePath,
             Some(Errno::EXIST | Errno::NOTEMPTY) => ErrorKind::Conflict,
-            // NUL bytes are refused by the standard library, before the system is asked.
+            // NUL bytes are refused before the system is asked; so is what is no regular file.
             None if error.kind() == io::ErrorKind::InvalidInput => ErrorKind::InvalidFilePath,
             _ => ErrorKind::Internal,
         };

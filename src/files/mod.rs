@@ -1,7 +1,14 @@
 //! Files: list, info, move, delete, permissions, upload and download, search and replace, watch (contract `files.md`).
 
+mod copy;
+mod forms;
+mod list;
+mod remove;
+mod replace;
 pub(crate) mod routes;
 mod search;
 mod service;
+mod transfer;
+mod wire;
 
 pub use service::Files;

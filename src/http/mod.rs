@@ -4,5 +4,6 @@ pub mod body;
 pub mod client;
 pub mod extract;
 pub mod output;
+pub mod range;
 pub mod reply;
 pub mod socket;

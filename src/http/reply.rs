@@ -63,6 +63,8 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Timeout | ErrorKind::ExecutionTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Gone | ErrorKind::SessionEnded | ErrorKind::CommandCompleted => StatusCode::GONE,
+        ErrorKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        ErrorKind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -85,7 +87,9 @@ fn prefix(kind: ErrorKind) -> &'static str {
         ErrorKind::Gone | ErrorKind::SessionEnded | ErrorKind::CommandCompleted => "gone: ",
         ErrorKind::Unprocessable => "unprocessable entity: ",
         ErrorKind::Internal => "internal server error: ",
-        ErrorKind::TooLarge
+        ErrorKind::PreconditionFailed
+        | ErrorKind::RangeNotSatisfiable
+        | ErrorKind::TooLarge
         | ErrorKind::Unsupported
         | ErrorKind::BadGateway
         | ErrorKind::Unavailable

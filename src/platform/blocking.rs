@@ -40,4 +40,12 @@ impl Lane {
         .await
         .map_err(|panic| Error::internal("blocking work failed").with_source(panic))
     }
+
+    /// Drops a value whose end takes its time, as removing a large file does, without waiting for it.
+    pub fn discard<T: Send + 'static>(&self, value: T) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
+            Err(_) => drop(value),
+        }
+    }
 }

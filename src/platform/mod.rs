@@ -6,6 +6,7 @@ pub mod idempotency;
 pub mod init;
 pub mod passes;
 pub mod paths;
+pub mod replacement;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;
