@@ -17,8 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::service::READ_DIRECTORY;
-use crate::platform::paths::Place;
+use crate::platform::paths::{Place, READ_DIRECTORY};
 use crate::platform::replacement::copy_xattrs;
 
 /// Bytes copied at a time.

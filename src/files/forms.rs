@@ -10,7 +10,7 @@ use http::Method;
 use super::service::Files;
 use super::transfer::{Readable, UploadError};
 use super::wire::Written;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::http::body::{Form, Part, disposition, sure};
 use crate::http::reply::ErrorBody;
 
@@ -27,16 +27,30 @@ const ENTRY_BYTES: usize = 64;
 /// When there is no such field, the form is not whole, or the file cannot be written. Nothing has changed then.
 pub(super) async fn upload(files: &Files, path: &str, form: &mut Form<'_>) -> Result<()> {
     let mut upload = None;
-    while let Some(mut part) = form.next().await? {
-        if part.name() == "file" && upload.is_none() {
-            upload.insert(files.create(path).await?).fill(&mut part).await?;
-        } else {
-            part.skip().await?;
+    let read = async {
+        while let Some(mut part) = form.next().await? {
+            if part.name() == "file" && upload.is_none() {
+                upload.insert(files.create(path).await?).fill(&mut part).await?;
+            } else {
+                part.skip().await?;
+            }
+        }
+        Ok(())
+    };
+    let read: Result<()> = read.await;
+    match (read, upload) {
+        (Ok(()), Some(upload)) => {
+            upload.commit().await?;
+            Ok(())
+        }
+        (Ok(()), None) => Err(Error::invalid("the form has no field named file")),
+        (Err(error), upload) => {
+            if let Some(mut upload) = upload {
+                upload.abort().await;
+            }
+            Err(error)
         }
     }
-    let upload = upload.ok_or_else(|| Error::invalid("the form has no field named file"))?;
-    upload.commit().await?;
-    Ok(())
 }
 
 /// What became of a bulk upload.
@@ -195,12 +209,4 @@ fn error_part(start: String, path: &str, error: &Error) -> Bytes {
     part.extend(serde_json::to_vec(&body).expect("an envelope is plain JSON"));
     part.extend_from_slice(b"\r\n");
     part.into()
-}
-
-/// The error for a request for no file at all.
-pub(super) fn check(paths: &[String]) -> Result<()> {
-    if paths.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidBody, "paths must name at least one file"));
-    }
-    Ok(())
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
-use super::service::{Entry, READ_DIRECTORY};
-use crate::platform::paths;
+use super::service::Entry;
+use crate::platform::paths::{self, READ_DIRECTORY};
 
 /// Entries in a batch.
 const BATCH: usize = 512;

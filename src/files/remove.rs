@@ -10,8 +10,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use tokio_util::sync::CancellationToken;
 
-use super::service::READ_DIRECTORY;
-use crate::platform::paths::Place;
+use crate::platform::paths::{Place, READ_DIRECTORY};
 
 /// Removes what is at `place`, a directory with all that is in it. Links are removed, never followed.
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::Stream;
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -272,13 +272,6 @@ fn rename_to_nothing(from: &Place, to: &Place) -> Result<(), Errno> {
         Ok(_) => Err(Errno::EXIST),
     }
 }
-
-/// Flags to open a directory that is read, and is not a link.
-pub(super) const READ_DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())

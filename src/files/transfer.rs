@@ -5,11 +5,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use crate::platform::replacement::{Replacement, not_regular};
 /// Bytes read from a file at a time.
 const READ: usize = 512 * 1024;
 /// Bytes of an upload that are written at a time.
-const WRITE: usize = 1024 * 1024;
+const WRITE: usize = 512 * 1024;
 /// A file of up to this size is read at once, and what was read is what is announced: files in /sys have another
 /// size than they say.
 const SMALL: u64 = 64 * 1024;
@@ -181,16 +181,17 @@ fn pieces(
     range: Range<u64>,
     lane: Lane,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let buffers = Buffers::default();
     stream::try_unfold(range, move |range| {
-        let (file, lane) = (Arc::clone(&file), lane.clone());
+        let (file, lane, buffers) = (Arc::clone(&file), lane.clone(), buffers.clone());
         async move {
             if range.is_empty() {
                 return Ok(None);
             }
             let start = range.start;
             let length = usize::try_from(range.end - start).unwrap_or(READ).min(READ);
+            let mut piece = buffers.take(length);
             let read = lane.run(move || {
-                let mut piece = Vec::with_capacity(length);
                 rustix::io::retry_on_intr(|| rustix::io::pread(&file, spare_capacity(&mut piece), start))?;
                 Ok::<_, Errno>(piece)
             });
@@ -200,9 +201,52 @@ fn pieces(
             }
             piece.truncate(length); // an allocation may have more room than was asked for
             let next = start + piece.len() as u64..range.end;
-            Ok(Some((Bytes::from(piece), next)))
+            Ok(Some((buffers.lend(piece), next)))
         }
     })
+}
+
+/// Memory that is used again when what was read into it has been sent: allocated by one thread and freed by another
+/// for each piece, it would pile up in the allocator.
+#[derive(Debug, Clone, Default)]
+struct Buffers {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Buffers {
+    /// An empty buffer with room for `length` bytes.
+    fn take(&self, length: usize) -> Vec<u8> {
+        let mut buffer = self.free().pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve_exact(length);
+        buffer
+    }
+
+    /// The bytes of a buffer that comes back when the last reference to them is gone.
+    fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent { bytes, buffers: self.clone() })
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Lent {
+    bytes: Vec<u8>,
+    buffers: Buffers,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.buffers.free().push(std::mem::take(&mut self.bytes));
+    }
 }
 
 /// Why a file was not written, and at which step.
@@ -260,25 +304,47 @@ impl Upload {
     /// Appends all that comes.
     ///
     /// # Errors
-    /// When the content fails or cannot be written; the upload is then good for nothing but being dropped.
+    /// When the content fails or cannot be written. The upload is aborted then.
     pub async fn fill<S>(&mut self, content: &mut S) -> Result<(), UploadError>
     where
         S: Stream<Item = Result<Bytes>> + Unpin,
     {
-        let mut pieces = gather(content).await.map_err(UploadError::Content)?;
-        while !pieces.is_empty() {
-            let (written, next) = tokio::join!(self.write(pieces), gather(content));
-            written.map_err(UploadError::Write)?;
-            pieces = next.map_err(UploadError::Content)?;
+        let result = self.append(content).await;
+        if result.is_err() {
+            self.abort().await;
+        }
+        result
+    }
+
+    /// Waits until nothing is left of it; dropping it does not wait.
+    pub async fn abort(&mut self) {
+        if let Some(replacement) = self.replacement.take() {
+            let _ = self.lane.run(move || drop(replacement)).await;
+        }
+    }
+
+    async fn append<S>(&mut self, content: &mut S) -> Result<(), UploadError>
+    where
+        S: Stream<Item = Result<Bytes>> + Unpin,
+    {
+        let (mut full, mut next) = (Vec::new(), Vec::new());
+        gather(content, &mut full).await.map_err(UploadError::Content)?;
+        while !full.is_empty() {
+            let (written, gathered) = tokio::join!(self.write(full), gather(content, &mut next));
+            full = next;
+            next = written.map_err(UploadError::Write)?;
+            gathered.map_err(UploadError::Content)?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), WriteError> {
+    /// Gives the buffer back, empty.
+    async fn write(&mut self, mut buffer: Vec<u8>) -> Result<Vec<u8>, WriteError> {
         let mut replacement = self.replacement.take().ok_or_else(lost)?;
         let job = self.lane.run(move || {
-            let result = replacement.write_pieces(&pieces);
-            (replacement, result)
+            let result = replacement.write_all(&buffer);
+            buffer.clear();
+            (replacement, result.map(|()| buffer))
         });
         let (replacement, result) = job.await?;
         self.replacement = Some(replacement);
@@ -313,20 +379,22 @@ fn lost() -> WriteError {
     Error::internal("an earlier write has failed").into()
 }
 
-/// The next pieces of a content, as many as are written at a time; none at its end.
-async fn gather<S>(content: &mut S) -> Result<Vec<Bytes>>
+/// Fills an empty buffer with what comes next; it stays empty at the end. The pieces are copied, so that the memory
+/// they are in is free for the next ones at once: held back, each would keep a whole network buffer.
+async fn gather<S>(content: &mut S, buffer: &mut Vec<u8>) -> Result<()>
 where
     S: Stream<Item = Result<Bytes>> + Unpin,
 {
-    let (mut pieces, mut length) = (Vec::new(), 0);
-    while length < WRITE
+    while buffer.len() < WRITE
         && let Some(piece) = content.next().await
     {
         let piece = piece?;
-        if !piece.is_empty() {
-            length += piece.len();
-            pieces.push(piece);
+        if buffer.capacity() - buffer.len() < piece.len() {
+            // All of a small content, or all that is gathered of a large one.
+            let room = if buffer.is_empty() { 0 } else { WRITE - buffer.len() };
+            buffer.reserve_exact(room + piece.len());
         }
+        buffer.extend_from_slice(&piece);
     }
-    Ok(pieces)
+    Ok(())
 }

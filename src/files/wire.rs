@@ -82,7 +82,8 @@ impl InfoStyle {
     fn time(&self, stat: &Stat, style: TimeStyle) -> String {
         let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as i32);
         // File systems know years that no calendar does.
-        let far = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        let far = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX }.as_second();
+        let far = Timestamp::from_second(far).unwrap_or_default();
         let time =
             |nanoseconds| Timestamp::new(seconds, nanoseconds).unwrap_or(far).to_zoned(self.zone.clone());
         match style {

@@ -1,6 +1,5 @@
 //! Bodies both ways: what is left of a request, multipart forms in, multipart and JSON arrays out.
 
-use std::convert::Infallible;
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -224,7 +223,7 @@ pub fn json_of(document: Body) -> Response {
 
 /// A stream that cannot fail, as one that can.
 pub fn sure(pieces: impl IntoIterator<Item = Bytes>) -> impl Stream<Item = std::io::Result<Bytes>> {
-    stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)).map(|Ok(piece)| Ok(piece))
+    stream::iter(pieces.into_iter().map(Ok))
 }
 
 #[cfg(test)]
@@ -283,7 +282,7 @@ mod tests {
         )]);
         let head = stream::iter([Bytes::from("--b\r\nX: ")])
             .chain(stream::repeat(Bytes::from(vec![b'x'; 128 * 1024])).take(64))
-            .map(Ok::<_, Infallible>);
+            .map(Ok::<_, std::convert::Infallible>);
         let mut body = Body::from_stream(head).into_data_stream();
         let error = Form::new(&headers, &mut body).unwrap().next().await.unwrap_err();
         assert_eq!(error.to_string(), "the head of a part is too large");

@@ -13,6 +13,12 @@ use rustix::io::Errno;
 const LINKS: usize = 40;
 /// Mode of directories that are made on the way to a file, before the umask.
 pub const DIRECTORY_MODE: u32 = 0o755;
+/// Flags to open a directory whose entries are read; fails for a link to one.
+pub const READ_DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
 
 /// The absolute path that `path` means: relative ones are below `base`. `~`, `$VAR`, `.` and `..` are left to the
 /// operating system (contract `files.md` 1.2).
@@ -142,8 +148,7 @@ pub fn create_directory(path: &Path, mode: u32, owner: Owner) -> io::Result<()> 
         Err(Errno::EXIST) => return Err(Errno::NOTDIR.into()),
         result => result?,
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = fs::openat(CWD, &path, flags, Mode::empty())?;
+    let directory = fs::openat(CWD, &path, READ_DIRECTORY, Mode::empty())?;
     give_to(owner, &directory, || fs::statat(CWD, parent, AtFlags::empty()))?;
     Ok(fs::fchmod(&directory, Mode::from_raw_mode(mode))?)
 }
@@ -173,8 +178,7 @@ pub fn create_ancestors(path: &Path, owner: Owner) -> io::Result<()> {
     if owner == Owner::Parent
         && let Some(parent) = path.parent()
     {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = fs::openat(CWD, path, flags, Mode::empty())?;
+        let directory = fs::openat(CWD, path, READ_DIRECTORY, Mode::empty())?;
         give_to(owner, &directory, || fs::statat(CWD, parent, AtFlags::empty()))?;
     }
     Ok(())

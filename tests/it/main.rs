@@ -5,6 +5,9 @@
 
 mod support;
 
+mod files;
+mod replace;
 mod server;
 mod standalone;
 mod system;
+mod transfer;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -39,8 +40,28 @@ impl Daemon {
 
     /// As [`Daemon::start`], after `change` has had its way with the command.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        Self::start_in(TempDir::new().unwrap(), Command::new(env!("CARGO_BIN_EXE_toolboxd")), change).await
+    }
+
+    /// As [`Daemon::start`], as a user who is not root and owns the working directory; none when we cannot do that,
+    /// because we are not root ourselves.
+    pub(crate) async fn start_as_nobody() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
         let directory = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+        // The program may be where others cannot read.
+        let program = directory.path().join("toolboxd");
+        std::fs::copy(env!("CARGO_BIN_EXE_toolboxd"), &program).unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        let work = directory.path().join("work");
+        let chown = |_: &mut Command| std::os::unix::fs::chown(work, Some(65534), Some(65534)).unwrap();
+        Some(Self::start_in(directory, command, chown).await)
+    }
+
+    async fn start_in(directory: TempDir, mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
         std::fs::create_dir(directory.path().join("work")).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         command
@@ -80,6 +101,13 @@ impl Daemon {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// The most memory that it has used so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Its working directory, empty at first.

@@ -2,6 +2,8 @@
 
 mod client;
 mod daemon;
+mod files;
 
-pub(crate) use client::{Client, Reply};
+pub(crate) use client::{Call, Client, Reply};
 pub(crate) use daemon::{Daemon, is_alive, within};
+pub(crate) use files::{Changes, bulk_form, file_form, names_in};
