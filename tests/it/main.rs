@@ -5,5 +5,6 @@
 
 mod support;
 
+mod search;
 mod server;
 mod system;

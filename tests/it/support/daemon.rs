@@ -82,6 +82,13 @@ impl Daemon {
         self.child.id().unwrap()
     }
 
+    /// The most memory that it ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Its working directory, empty at first.
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.path().join("work").canonicalize().unwrap()

@@ -2,6 +2,8 @@
 
 mod client;
 mod daemon;
+mod events;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use daemon::{Daemon, within};
+pub(crate) use events::Events;
