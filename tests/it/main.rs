@@ -7,6 +7,7 @@ mod support;
 
 mod files;
 mod replace;
+mod search;
 mod server;
 mod standalone;
 mod system;
