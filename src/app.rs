@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::process::exec::Exec;
 use crate::process::session::Sessions;
+use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
 use crate::system::System;
 
@@ -25,6 +27,10 @@ pub struct App {
     pub sessions: Sessions,
     /// For what outlives a request.
     pub shutdown: Shutdown,
+    /// The platform calls of an SDK, when there is no platform.
+    pub standalone: Option<Standalone>,
+    /// What lets requests in.
+    pub passes: Passes,
 }
 
 impl App {
@@ -44,11 +50,16 @@ impl App {
         shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
+        let passes = Passes::new();
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(supervisor, shells, work_dir.clone(), home.clone(), shutdown.clone()),
             shutdown: shutdown.clone(),
+            standalone: config
+                .is_stand_alone()
+                .then(|| Standalone::new(config, environment.clone(), passes.clone(), shutdown.clone())),
+            passes,
             system: System::new(work_dir, home, environment),
         })
     }

@@ -401,6 +401,12 @@ impl Config {
         self.sandbox_id.is_none()
     }
 
+    /// Identity of the sandbox: what the platform says, else the host name.
+    pub fn identity(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.sandbox_id.clone().unwrap_or_else(host)
+    }
+
     /// Where to listen: what was asked for, else the default of the way it runs. A second address is for machines
     /// without IPv6.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {

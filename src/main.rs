@@ -78,7 +78,7 @@ async fn serve(config: &Config) -> std::io::Result<ExitCode> {
     }
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
-    let (access, made) = Access::new(config, address);
+    let (access, made) = Access::new(config, address, app.passes.clone());
     let access = Arc::new(access);
     let api = Api::new(&app, Arc::clone(&access), config.docs);
     announce(address, made.as_ref());

@@ -5,6 +5,7 @@ mod forms;
 mod list;
 mod remove;
 mod replace;
+mod root;
 pub(crate) mod routes;
 mod search;
 mod service;

@@ -82,7 +82,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
+/// Reads the text of a query.
+///
+/// # Errors
+/// Names the parameter that is missing or makes no sense.
+pub fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
     let mut pairs: Vec<(String, Parameter)> = Vec::new();
     for pair in text.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -95,6 +99,12 @@ fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
     }
     T::deserialize(MapDeserializer::new(pairs.into_iter()))
         .map_err(|error: QueryError| Error::invalid(error.0))
+}
+
+/// Every value of a parameter that may be repeated.
+pub fn repeated(text: &str, name: &str) -> Vec<String> {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(found, _)| *found == name).filter_map(|(_, value)| decoded(value)).collect()
 }
 
 /// Form decoding that refuses what is not UTF-8 instead of changing it.

@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
 use crate::config::{Config, ControlFrom, Token};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::extract;
 use crate::platform::blocking::Lane;
+use crate::platform::passes::Passes;
 use crate::platform::sockets;
 
 /// The query parameter that stands for the token where WebSocket clients cannot set headers.
@@ -27,10 +29,15 @@ const OPEN: &str = "/version";
 /// What changes the daemon itself.
 const CONTROL: &[&str] = &["/init", "/env"];
 
+/// Checks the token that comes in its first message: clients cannot send a header with it.
+const EVENTS: &str = "/api/socket.io";
+
 /// What the settings say about who may use the API.
 #[derive(Debug)]
 pub struct Access {
-    token: Option<Token>,
+    passes: Passes,
+    /// No platform is in front that checks what it signed.
+    stand_alone: bool,
     /// Only this machine's own user and names, when there is no token.
     same_user: bool,
     control_from: ControlFrom,
@@ -40,26 +47,32 @@ pub struct Access {
 impl Access {
     /// The rules for a daemon that listens on `address`. A stand-alone one that others can reach gets a token, made
     /// here when none is set: the caller tells the user.
-    pub fn new(config: &Config, address: SocketAddr) -> (Self, Option<Token>) {
+    pub fn new(config: &Config, address: SocketAddr, passes: Passes) -> (Self, Option<Token>) {
         let stand_alone = config.is_stand_alone();
         let made = (stand_alone && !address.ip().is_loopback() && config.token.is_none()).then(Token::random);
         let token = config.token.clone().or_else(|| made.clone());
         let same_user = stand_alone && token.is_none();
-        let access = Self { token, same_user, control_from: config.control_from, lookups: Lane::new(4) };
-        (access, made)
+        if let Some(token) = token {
+            passes.require(token);
+        }
+        let control_from = config.control_from;
+        (Self { passes, stand_alone, same_user, control_from, lookups: Lane::new(4) }, made)
     }
 
-    fn check(&self, peer: Peer, path: &str, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    fn check(&self, peer: Peer, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        let path = uri.path();
         if path == OPEN {
             return Ok(());
         }
-        match &self.token {
-            Some(token) if !presented(uri, headers).any(|shown| same(token, &shown)) => {
-                return Err(Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"));
-            }
-            Some(_) => {}
-            None if self.same_user => from_this_machine(peer, uri, headers)?,
-            None => {}
+        if self.same_user {
+            from_this_machine(peer, uri, headers)?;
+        }
+        let admitted = self.is_signed(method, uri)?
+            || self.passes.admits_everyone()
+            || (self.stand_alone && path == EVENTS)
+            || presented(uri, headers).any(|shown| self.passes.admits_to(proxied_port(path), &shown));
+        if !admitted {
+            return Err(Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"));
         }
         if self.control_from == ControlFrom::Outside && peer.is_inside && CONTROL.contains(&path) {
             return Err(Error::new(
@@ -69,6 +82,37 @@ impl Access {
         }
         Ok(())
     }
+
+    /// Whether this is a file URL with a valid signature, which then stands for the token.
+    ///
+    /// # Errors
+    /// When it has a signature that is not valid: whatever else it shows, it is not what its maker wanted.
+    fn is_signed(&self, method: &Method, uri: &Uri) -> Result<bool> {
+        let signed_method = match (method, uri.path()) {
+            (&Method::GET | &Method::HEAD, "/files/download") if self.stand_alone => "GET",
+            (&Method::POST, "/files/upload-v2") if self.stand_alone => "POST",
+            _ => return Ok(false),
+        };
+        // Read as the endpoint reads it, so that what is checked is what is used.
+        let query: SignedQuery = extract::query(uri.query().unwrap_or_default())?;
+        let Some(signature) = query.signature else { return Ok(false) };
+        self.passes.check_file(signed_method, &query.path, query.expires.as_deref(), &signature)?;
+        Ok(true)
+    }
+}
+
+/// What a signed file URL carries.
+#[derive(Deserialize)]
+struct SignedQuery {
+    #[serde(default)]
+    path: String,
+    expires: Option<String>,
+    signature: Option<String>,
+}
+
+/// The port that a path of the reverse proxy leads to.
+fn proxied_port(path: &str) -> Option<u16> {
+    path.strip_prefix("/proxy/")?.split('/').next()?.parse().ok()
 }
 
 /// The other end of a connection; looked up once, when it is accepted.
@@ -98,7 +142,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Result<Response> {
     let peer = *request.extensions().get::<Peer>().expect("every connection knows its peer");
-    access.check(peer, request.uri().path(), request.uri(), request.headers())?;
+    access.check(peer, request.method(), request.uri(), request.headers())?;
     Ok(next.run(request).await)
 }
 
@@ -150,11 +194,6 @@ fn presented<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = S
         (name == TOKEN_PARAMETER).then(|| percent_decode_str(value).decode_utf8().ok().map(Into::into))?
     });
     bearer.chain(preview).chain(query)
-}
-
-/// Compares in a time that depends on the lengths only.
-fn same(token: &Token, shown: &str) -> bool {
-    token.reveal().as_bytes().ct_eq(shown.as_bytes()).into()
 }
 
 #[cfg(test)]

@@ -57,11 +57,15 @@ struct Document;
 
 /// Every route with its description.
 fn routes(app: &App) -> OpenApiRouter {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let routes = OpenApiRouter::with_openapi(Document::openapi())
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
-        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
+        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()));
+    match &app.standalone {
+        Some(standalone) => routes.merge(crate::standalone::routes::router(standalone.clone())),
+        None => routes,
+    }
 }
 
 /// The published description of the API, as `assets/openapi.json` has it.

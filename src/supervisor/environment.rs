@@ -10,13 +10,15 @@ use crate::error::{Error, Result};
 /// Shared and changeable; processes get the snapshot of the moment they start.
 #[derive(Debug, Clone)]
 pub struct Environment {
+    initial: Arc<BTreeMap<OsString, OsString>>,
     current: Arc<Mutex<Arc<BTreeMap<OsString, OsString>>>>,
 }
 
 impl Environment {
     /// Begins with the daemon's own variables.
     pub fn new(variables: BTreeMap<OsString, OsString>) -> Self {
-        Self { current: Arc::new(Mutex::new(Arc::new(variables))) }
+        let initial = Arc::new(variables);
+        Self { current: Arc::new(Mutex::new(Arc::clone(&initial))), initial }
     }
 
     /// The variables as they are now.
@@ -27,6 +29,11 @@ impl Environment {
     /// One variable as it is now.
     pub fn get(&self, name: &str) -> Option<OsString> {
         self.snapshot().get(OsStr::new(name)).cloned()
+    }
+
+    /// Goes back to the variables that it began with.
+    pub fn reset(&self) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.initial);
     }
 
     /// Removes the names in `unset`, then whatever has a value that starts with `prefix` (unless that is empty, or

@@ -6,11 +6,13 @@
 mod support;
 
 mod exec;
+mod files;
 mod logs;
 mod pid_1;
-mod files;
 mod replace;
+mod search;
 mod server;
 mod session;
+mod standalone;
 mod system;
 mod transfer;

@@ -14,16 +14,17 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
 use self::glob::Glob;
 use self::ignored::Ignored;
 use self::scan::{Context, Line, Pattern, Scanner};
-use self::walk::{Block, Entry, Failed, Out, Results, Root, Visitor, walk};
+use self::walk::{Block, Entry, Failed, Out, Results, Visitor, walk};
+use super::root::Root;
 use super::service::Files;
-use crate::error::{Error, ErrorKind, Result};
-use crate::platform::paths;
+use crate::error::Result;
 
 /// With a limit the whole reply is held until it is known to be complete: no more than this, in bytes.
 const LIMITED_BYTES: usize = 16 * 1024 * 1024;
@@ -71,7 +72,7 @@ impl Files {
         encode: impl Fn(&Entry<'_>, &mut Vec<u8>) + Send + Sync + 'static,
     ) -> Result<Found> {
         let root = self.root(path).await?;
-        Ok(self.found(root, Names { glob: Glob::new(pattern)?, encode }))
+        Ok(self.found(root, None, Names { glob: Glob::new(pattern)?, encode }))
     }
 
     /// Lines of files that match.
@@ -84,16 +85,18 @@ impl Files {
         encode: impl Fn(&Match<'_>, &mut Vec<u8>) + Send + Sync + 'static,
     ) -> Result<Found> {
         let pattern = Pattern::new(&find.pattern, find.regex, find.ignore_case)?;
-        let mut root = self.root(&find.path).await?;
+        let root = self.root(&find.path).await?;
         if find.gitignore || find.glob.is_some() {
             let (gitignore, glob) = (find.gitignore, find.glob);
-            root = self.lane.run(move || with_rules(root, gitignore, glob.as_deref())).await??;
+            let ruled = self.lane.run(move || with_rules(root, gitignore, glob.as_deref())).await?;
+            let (root, rules) = ruled?;
+            return Ok(self.found(root, Some(rules), Contents { pattern, context: find.context, encode }));
         }
-        Ok(self.found(root, Contents { pattern, context: find.context, encode }))
+        Ok(self.found(root, None, Contents { pattern, context: find.context, encode }))
     }
 
-    fn found(&self, root: Root, visitor: impl Visitor) -> Found {
-        let (walk, results) = walk(root);
+    fn found(&self, root: Root, rules: Option<Arc<Ignored>>, visitor: impl Visitor) -> Found {
+        let (walk, results) = walk(root, rules);
         let lane = self.walks.clone();
         self.shutdown.spawn(async move {
             if let Err(error) = lane.run(move || walk.run(&visitor)).await {
@@ -102,25 +105,9 @@ impl Files {
         });
         Found { results }
     }
-
-    async fn root(&self, given: &str) -> Result<Root> {
-        if given.contains('\0') {
-            return Err(Error::new(ErrorKind::InvalidFilePath, "invalid file path: path has a NUL byte"));
-        }
-        let (path, work_dir, text) =
-            (paths::resolve(&self.work_dir, given), self.work_dir.clone(), given.to_owned());
-        let clean = self.lane.run(move || cleaned(&work_dir, &text)).await?;
-        let prefix = match clean.as_str() {
-            "." => String::new(),
-            "/" => clean,
-            _ => format!("{clean}/"),
-        };
-        let path = path.into_os_string().into_encoded_bytes();
-        Ok(Root { path, given: given.as_bytes().to_vec(), prefix: prefix.into_bytes(), ignored: None })
-    }
 }
 
-fn with_rules(mut root: Root, gitignore: bool, glob: Option<&str>) -> Result<Root> {
+fn with_rules(mut root: Root, gitignore: bool, glob: Option<&str>) -> Result<(Root, Arc<Ignored>)> {
     let path = Path::new(OsStr::from_bytes(&root.path));
     // Rules are relative to real directories. A root that is a link, and not to be entered, stays as it is.
     if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
@@ -128,40 +115,8 @@ fn with_rules(mut root: Root, gitignore: bool, glob: Option<&str>) -> Result<Roo
     {
         root.path = real.into_os_string().into_encoded_bytes();
     }
-    root.ignored = Some(Ignored::new(&root.path, gitignore, glob)?);
-    Ok(root)
-}
-
-/// A path without `.`, doubled slashes, a slash at the end, and `..`, the last only where that changes nothing: behind
-/// a link it would name another place than the one that is searched.
-fn cleaned(base: &Path, given: &str) -> String {
-    let lexical = clean(given, true);
-    let identity = |path: &str| {
-        let stat = rustix::fs::stat(&base.join(path)).ok()?;
-        Some((stat.st_dev, stat.st_ino))
-    };
-    if !given.split('/').any(|name| name == "..") || identity(given) == identity(&lexical) {
-        lexical
-    } else {
-        clean(given, false)
-    }
-}
-
-fn clean(given: &str, resolves_parents: bool) -> String {
-    let is_absolute = given.starts_with('/');
-    let mut names: Vec<&str> = Vec::new();
-    for name in given.split('/').filter(|name| !name.is_empty() && *name != ".") {
-        match (name, names.last()) {
-            ("..", Some(last)) if resolves_parents && *last != ".." => drop(names.pop()),
-            ("..", None) if resolves_parents && is_absolute => {}
-            _ => names.push(name),
-        }
-    }
-    match (is_absolute, names.is_empty()) {
-        (true, _) => format!("/{}", names.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => names.join("/"),
-    }
+    let rules = Ignored::new(&root.path, gitignore, glob)?;
+    Ok((root, rules))
 }
 
 struct Names<E> {
@@ -264,36 +219,5 @@ impl Found {
             }
         }
         Ok((bytes, false))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_cleaned_like_those_of_the_original() {
-        for (given, expected) in [
-            ("./t/", "t"),
-            (".", "."),
-            ("./", "."),
-            ("/", "/"),
-            ("//a//b/.", "/a/b"),
-            ("..", ".."),
-            ("../a/../../b", "../../b"),
-        ] {
-            assert_eq!(clean(given, true), expected);
-        }
-        assert_eq!(clean("/../a/..", true), "/");
-        assert_eq!(clean("a/./../b/", false), "a/../b");
-    }
-
-    #[test]
-    fn a_parent_of_a_link_is_not_the_directory_it_is_in() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("real/deep")).unwrap();
-        std::os::unix::fs::symlink("real/deep", directory.path().join("link")).unwrap();
-        assert_eq!(cleaned(directory.path(), "real/../real/"), "real");
-        assert_eq!(cleaned(directory.path(), "link/.."), "link/..");
     }
 }

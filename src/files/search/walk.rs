@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use tokio::sync::Notify;
 
 use super::ignored::Ignored;
+use crate::files::root::Root;
 
 /// Results that may wait behind the head, in bytes.
 const BUFFERED: usize = 4 * 1024 * 1024;
@@ -69,19 +70,6 @@ impl Entry<'_> {
     pub(super) fn path(&self) -> Vec<u8> {
         if self.is_root { self.directory.to_vec() } else { join(self.directory, self.name) }
     }
-}
-
-/// Where a walk begins.
-#[derive(Debug)]
-pub(super) struct Root {
-    /// Absolute.
-    pub(super) path: Vec<u8>,
-    /// As the client gave it.
-    pub(super) given: Vec<u8>,
-    /// What stands before the names of entries in results: empty, or ends in `/`.
-    pub(super) prefix: Vec<u8>,
-    /// What to leave out.
-    pub(super) ignored: Option<Arc<Ignored>>,
 }
 
 /// Some results: encoded entries, one after another.
@@ -141,11 +129,11 @@ pub(super) struct Walk {
     shared: Arc<Shared>,
 }
 
-/// A walk from `root`, and where its results come out.
-pub(super) fn walk(root: Root) -> (Walk, Results) {
+/// A walk from `root` that passes over what `ignored` leaves out, and where its results come out.
+pub(super) fn walk(root: Root, ignored: Option<Arc<Ignored>>) -> (Walk, Results) {
     let mut state = State::default();
     state.order.insert(Place::new(), Slot::default());
-    state.unclaimed.insert(Place::new(), Task::Root(root));
+    state.unclaimed.insert(Place::new(), Task::Root(root, ignored));
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
         changed: Condvar::new(),
@@ -173,7 +161,7 @@ type Place = Vec<u32>;
 
 #[derive(Debug)]
 enum Task {
-    Root(Root),
+    Root(Root, Option<Arc<Ignored>>),
     List(Arc<Directory>),
     Visit { directory: Arc<Directory>, names: Arc<Names>, range: Range<usize> },
 }
@@ -376,7 +364,7 @@ fn work<V: Visitor>(shared: &Shared, visitor: &V) {
     while let Some((place, task)) = shared.claim() {
         let mut out = Out { shared, place: &place, block: Block::default() };
         let tasks = match task {
-            Task::Root(root) => begin(root, visitor, &mut scratch, &mut out),
+            Task::Root(root, ignored) => begin(root, ignored, visitor, &mut scratch, &mut out),
             Task::List(directory) => list(&directory, visitor, listing.spare_capacity_mut()),
             Task::Visit { directory, names, range } => {
                 for name in &names.list[range] {
@@ -396,8 +384,14 @@ fn work<V: Visitor>(shared: &Shared, visitor: &V) {
     }
 }
 
-fn begin<V: Visitor>(root: Root, visitor: &V, scratch: &mut V::Scratch, out: &mut Out<'_>) -> Vec<Task> {
-    let Root { path, given, prefix, ignored } = root;
+fn begin<V: Visitor>(
+    root: Root,
+    ignored: Option<Arc<Ignored>>,
+    visitor: &V,
+    scratch: &mut V::Scratch,
+    out: &mut Out<'_>,
+) -> Vec<Task> {
+    let Root { path, given, prefix } = root;
     let Ok(stat) = rustix::fs::statat(CWD, &path[..], AtFlags::SYMLINK_NOFOLLOW) else { return Vec::new() };
     let kind = FileType::from_raw_mode(stat.st_mode);
     if visitor.wants(kind) {

@@ -2,10 +2,12 @@
 
 mod client;
 mod daemon;
+mod events;
 mod files;
 mod socket;
 
-pub(crate) use client::{Call, Client, Reply};
+pub(crate) use client::{Call, Client};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
+pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use socket::Socket;
