@@ -1,10 +1,9 @@
 //! Bodies both ways: what is left of a request, multipart forms in, multipart and JSON arrays out.
 
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, BodyDataStream};
 use axum::response::{IntoResponse, Response};
@@ -16,9 +15,10 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Most that is read of a form while the head of a part is awaited. The parser buffers it, and a piece of a body has
-/// up to 128 KiB.
-const PART_HEAD_BYTES: usize = 1024 * 1024;
+/// Most that is read of a form while the head of a part is awaited; the parser buffers it.
+const PART_HEAD_BYTES: usize = 256 * 1024;
+/// Most that the parser of forms is given at a time, in bytes.
+const SIP: usize = 32 * 1024;
 /// Kept in `filename*` as they are (RFC 8187, attr-char).
 const LABEL: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
@@ -72,18 +72,7 @@ impl<'b> Form<'b> {
         let boundary = boundary(headers)
             .ok_or_else(|| Error::new(ErrorKind::InvalidBody, "the body is not a multipart form"))?;
         let allowance = Arc::new(AtomicUsize::new(PART_HEAD_BYTES));
-        let left = Arc::clone(&allowance);
-        let pieces = body.map(move |piece| {
-            let piece: Bytes = piece?;
-            let before = left.load(Ordering::Relaxed);
-            if before < piece.len() {
-                return Err(axum::Error::new("the head of a part is too large"));
-            }
-            if before != usize::MAX {
-                left.store(before - piece.len(), Ordering::Relaxed);
-            }
-            Ok(piece)
-        });
+        let pieces = Sips { body, piece: Bytes::new(), has_given: false, allowance: Arc::clone(&allowance) };
         Ok(Self { parts: multer::Multipart::new(pieces, boundary), allowance })
     }
 
@@ -96,6 +85,43 @@ impl<'b> Form<'b> {
         let field = self.parts.next_field().await.map_err(malformed)?;
         self.allowance.store(usize::MAX, Ordering::Relaxed);
         Ok(field.map(|field| Part { field }))
+    }
+}
+
+/// A body in small pieces, one each time it is asked: the parser takes all it can get into one buffer, and large
+/// buffers that move between threads pile up in the allocator.
+struct Sips<'b> {
+    body: &'b mut BodyDataStream,
+    piece: Bytes,
+    has_given: bool,
+    /// Bytes that may still be read.
+    allowance: Arc<AtomicUsize>,
+}
+
+impl Stream for Sips<'_> {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.has_given) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while self.piece.is_empty() {
+            match ready!(self.body.poll_next_unpin(context)) {
+                Some(Ok(piece)) => self.piece = piece,
+                end => return Poll::Ready(end),
+            }
+        }
+        let length = self.piece.len().min(SIP);
+        let before = self.allowance.load(Ordering::Relaxed);
+        if before < length {
+            return Poll::Ready(Some(Err(axum::Error::new("the head of a part is too large"))));
+        }
+        if before != usize::MAX {
+            self.allowance.store(before - length, Ordering::Relaxed);
+        }
+        self.has_given = true;
+        Poll::Ready(Some(Ok(self.piece.split_to(length))))
     }
 }
 
@@ -190,7 +216,8 @@ where
     T: Serialize + Send + 'static,
     S: Stream<Item = Result<Vec<T>>> + Send + 'static,
 {
-    let mut batches = Box::pin(batches.filter(|batch| ready(!batch.as_ref().is_ok_and(Vec::is_empty))));
+    let mut batches =
+        Box::pin(batches.filter(|batch| std::future::ready(!batch.as_ref().is_ok_and(Vec::is_empty))));
     let mut text = vec![b'['];
     append(&mut text, batches.next().await.transpose()?.unwrap_or_default());
     let second = batches.next().await;
