@@ -4,5 +4,6 @@ mod root;
 pub(crate) mod routes;
 mod search;
 mod service;
+mod watch;
 
 pub use service::Files;

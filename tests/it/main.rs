@@ -8,3 +8,4 @@ mod support;
 mod search;
 mod server;
 mod system;
+mod watch;

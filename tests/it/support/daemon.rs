@@ -39,8 +39,15 @@ impl Daemon {
 
     /// As [`Daemon::start`], after `change` has had its way with the command.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        Self::start_under(&[], change).await
+    }
+
+    /// As [`Daemon::start_with`], through programs that take a command as their last arguments and become it.
+    pub(crate) async fn start_under(wrapper: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+        let words = [wrapper, &[env!("CARGO_BIN_EXE_toolboxd")]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         std::fs::create_dir(directory.path().join("work")).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         command

@@ -17,7 +17,12 @@ impl Events {
     pub(crate) fn of(file: &Path) -> Self {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         add_watch(&inotify, file, WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE).unwrap();
-        Self { inotify: AsyncFd::new(inotify).unwrap(), seen: Vec::new() }
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe, for descriptors that nobody owns; this one is owned"
+        )]
+        let inotify = AsyncFd::new(inotify).unwrap();
+        Self { inotify, seen: Vec::new() }
     }
 
     /// Waits for an event by name, as inotify(7) has it without its prefix.

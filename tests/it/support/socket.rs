@@ -1,0 +1,90 @@
+//! A WebSocket client that says what it expects.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::client::Client;
+use super::daemon::within;
+
+/// An open socket.
+pub(crate) struct Socket {
+    inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The subprotocol that the daemon chose.
+    pub(crate) protocol: Option<String>,
+}
+
+impl Client {
+    /// Upgrades, and offers `protocols` when there are any.
+    ///
+    /// # Errors
+    /// The status and body of the reply when it is no upgrade.
+    pub(crate) async fn upgrade(&self, path: &str, protocols: &str) -> Result<Socket, (u16, String)> {
+        let mut request = self.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
+        if !protocols.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+        }
+        match within(connect_async(request)).await {
+            Ok((inner, reply)) => {
+                let protocol = reply.headers().get("sec-websocket-protocol");
+                Ok(Socket { inner, protocol: protocol.map(|value| value.to_str().unwrap().to_owned()) })
+            }
+            Err(Error::Http(reply)) => {
+                let body = reply.body().as_deref().unwrap_or_default();
+                Err((reply.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Upgrades, and wants success.
+    pub(crate) async fn socket(&self, path: &str) -> Socket {
+        self.upgrade(path, "").await.map_err(|(status, body)| format!("{status}: {body}")).unwrap()
+    }
+}
+
+impl Socket {
+    /// The next frame with data; the code of the close, when it comes instead.
+    pub(crate) async fn next(&mut self) -> Result<Message, u16> {
+        loop {
+            match within(self.inner.next()).await.expect("a socket ends with a close").unwrap() {
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(frame) => {
+                    // Completes the handshake.
+                    while within(self.inner.next()).await.is_some() {}
+                    return Err(frame.expect("a close has a code").code.into());
+                }
+                message => return Ok(message),
+            }
+        }
+    }
+
+    /// The next text frame as JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        let message = self.next().await.unwrap_or_else(|code| panic!("closed with {code}"));
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+
+    /// Wants a close and gives its code.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        match self.next().await {
+            Ok(message) => panic!("not closed: {message:?}"),
+            Err(code) => code,
+        }
+    }
+
+    /// Sends a ping and waits for its pong.
+    pub(crate) async fn ping(&mut self) {
+        self.inner.send(Message::Ping("are you there".into())).await.unwrap();
+        loop {
+            match within(self.inner.next()).await.unwrap().unwrap() {
+                Message::Pong(data) if data == "are you there" => return,
+                Message::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+}
