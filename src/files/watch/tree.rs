@@ -148,7 +148,7 @@ impl Tree {
             has_ended: false,
         };
         tree.begin()?;
-        tree.push(Change::Ready);
+        tree.queue.push_front(Item::Change(Change::Ready)); // before what may have been said of limits
         Ok(tree)
     }
 
