@@ -10,6 +10,7 @@ pub(crate) mod routes;
 mod search;
 mod service;
 mod transfer;
+mod watch;
 mod wire;
 
 pub use service::Files;

@@ -43,7 +43,7 @@ impl Files {
 fn cleaned(base: &Path, given: &str) -> String {
     let lexical = clean(given, true);
     let identity = |path: &str| {
-        let stat = rustix::fs::stat(&base.join(path)).ok()?;
+        let stat = rustix::fs::stat(base.join(path)).ok()?;
         Some((stat.st_dev, stat.st_ino))
     };
     if !given.split('/').any(|name| name == "..") || identity(given) == identity(&lexical) {

@@ -17,6 +17,7 @@ use super::forms::{self, BulkUpload};
 use super::replace::Replace;
 use super::search;
 use super::service::{Files, Permissions, base_name};
+use super::watch;
 use super::wire::{
     BulkDownload, BulkUploaded, FileInfo, InfoStyle, MoveRemainder, ReplaceRequest, ReplaceResult,
     UploadedFile, text,
@@ -49,6 +50,7 @@ pub(crate) fn router(files: Files) -> OpenApiRouter {
         .routes(routes!(set_permissions))
         .routes(routes!(replace))
         .merge(search::routes::router())
+        .merge(watch::routes::router())
         .with_state(files)
 }
 

@@ -268,6 +268,8 @@ fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<
             // Descriptors that the daemon itself was given by whoever started it are not for its children. Kernels
             // before 5.11 refuse.
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            // Our allocator switches huge pages off for our process, and children inherit that (prctl(2)).
+            libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
             // Whoever started the daemon may have had it ignore signals, as shells do for what they run with `&`.
             for signal in 1..=31 {
                 libc::signal(signal, libc::SIG_DFL);

@@ -106,6 +106,19 @@ async fn the_token_is_in_no_childs_environment() {
 }
 
 #[tokio::test]
+async fn a_command_inherits_nothing_that_the_daemon_needs_for_itself() {
+    // As a shell starts a program with `&`, and with a descriptor left open.
+    let script = "trap '' INT QUIT; exec 9</dev/null; ulimit -S -n 700; exec \"$0\" \"$@\"";
+    let daemon = Daemon::start_under(&["sh", "-c", script], |_| {}).await;
+    let status = run(
+        &daemon.client(),
+        "grep -E '^(SigIgn|THP_enabled)' /proc/self/status; ulimit -n; ls /proc/self/fd",
+    )
+    .await;
+    assert_eq!(status, (0, "SigIgn:\t0000000000000000\nTHP_enabled:\t1\n700\n0\n1\n2\n3\n".into()));
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_is_a_result() {
     let daemon = Daemon::start().await;
     let body = json!({"command": "true", "cwd": "/no/such/directory"});

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use crate::support::{Daemon, Socket, make_fifo, within};
+use crate::support::{Daemon, make_fifo, within};
 
 const VERSION: (&str, &str) = ("x-daytona-sdk-version", "0.226.1");
 
@@ -53,11 +53,11 @@ async fn a_socket_replays_and_follows_and_closes_with_1000_after_the_last_byte()
     let daemon = Daemon::start().await;
     make_fifo(&daemon.work().join("go"));
     let path = start(&daemon, "echo early; echo warn >&2; cat go; echo late; exit 3").await + "?follow=true";
-    let early = Socket::connect(&daemon, &path, &[VERSION]).await;
-    let second = Socket::connect(&daemon, &path, &[VERSION]).await;
+    let early = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
+    let second = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
     go(&daemon, "go").await;
     let (first, second) = tokio::join!(early.frames(), second.frames());
-    let late = Socket::connect(&daemon, &path, &[VERSION]).await.frames().await;
+    let late = daemon.client().upgrade(&path, &[VERSION]).await.unwrap().frames().await;
     for (frames, code) in [first, second, late] {
         assert_eq!(split(&frames), (b"early\nlate\n".to_vec(), b"warn\n".to_vec()));
         assert_eq!(code, 1000);
@@ -73,7 +73,7 @@ async fn without_follow_a_socket_gets_what_is_there() {
     go_read(&daemon, "ready").await;
     let (frames, code) = within(async {
         loop {
-            let (frames, code) = Socket::connect(&daemon, &path, &[VERSION]).await.frames().await;
+            let (frames, code) = daemon.client().upgrade(&path, &[VERSION]).await.unwrap().frames().await;
             if !frames.is_empty() {
                 break (frames, code); // the bytes were written before `ready`, and may be on their way
             }
@@ -102,12 +102,12 @@ async fn each_generation_of_clients_gets_its_frames() {
         (vec![("x-daytona-split-output", "true")], b"\x01\x01\x01text\n"),
         (vec![], b"text\n"),
     ] {
-        let (frames, code) = Socket::connect(&daemon, &path, &headers).await.frames().await;
+        let (frames, code) = daemon.client().upgrade(&path, &headers).await.unwrap().frames().await;
         assert_eq!((frames.concat(), code), (expected.to_vec(), 1000), "{headers:?}");
     }
     let offer = [("sec-websocket-protocol", "X-Daytona-SDK-Version~0.205.0")];
-    let socket = Socket::connect(&daemon, &path, &offer).await;
-    assert_eq!(socket.headers["sec-websocket-protocol"], "X-Daytona-SDK-Version~0.205.0");
+    let socket = daemon.client().upgrade(&path, &offer).await.unwrap();
+    assert_eq!(socket.protocol(), Some("X-Daytona-SDK-Version~0.205.0"));
 }
 
 #[tokio::test]
@@ -115,18 +115,18 @@ async fn characters_are_not_cut_between_frames() {
     let daemon = Daemon::start().await;
     make_fifo(&daemon.work().join("go"));
     let path = start(&daemon, r"printf 'a\344\270'; cat go; printf '\226b'").await + "?follow=true";
-    let mut socket = Socket::connect(&daemon, &path, &[VERSION]).await;
-    assert_eq!(socket.next().await, Message::binary("\u{1}\u{1}\u{1}a"));
+    let mut socket = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
+    assert_eq!(socket.next().await, Ok(Message::binary("\u{1}\u{1}\u{1}a")));
     go(&daemon, "go").await;
-    assert_eq!(socket.next().await, Message::binary("\u{1}\u{1}\u{1}世b"));
+    assert_eq!(socket.next().await, Ok(Message::binary("\u{1}\u{1}\u{1}世b")));
 }
 
 #[tokio::test]
 async fn deleting_a_session_ends_its_streams() {
     let daemon = Daemon::start().await;
     let path = start(&daemon, "echo x; sleep 1000").await + "?follow=true";
-    let mut socket = Socket::connect(&daemon, &path, &[VERSION]).await;
-    assert_eq!(socket.next().await, Message::binary("\u{1}\u{1}\u{1}x\n"));
+    let mut socket = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
+    assert_eq!(socket.next().await, Ok(Message::binary("\u{1}\u{1}\u{1}x\n")));
     daemon.client().delete("/process/session/s").ok().await;
     assert_eq!(socket.frames().await, (vec![], 1000));
 }
@@ -135,8 +135,8 @@ async fn deleting_a_session_ends_its_streams() {
 async fn a_stopping_daemon_ends_streams_with_a_close() {
     let mut daemon = Daemon::start().await;
     let path = start(&daemon, "echo x; sleep 1000").await + "?follow=true";
-    let mut socket = Socket::connect(&daemon, &path, &[VERSION]).await;
-    assert_eq!(socket.next().await, Message::binary("\u{1}\u{1}\u{1}x\n"));
+    let mut socket = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
+    assert_eq!(socket.next().await, Ok(Message::binary("\u{1}\u{1}\u{1}x\n")));
     daemon.signal("TERM").await;
     let (_, code) = socket.frames().await;
     assert!(code == 1000 || code == 1001, "{code}");
@@ -147,8 +147,8 @@ async fn a_stopping_daemon_ends_streams_with_a_close() {
 async fn a_stopped_reader_stalls_nobody_else() {
     let daemon = Daemon::start().await;
     let path = start(&daemon, "head -c 20000000 /dev/zero | tr '\\0' x").await + "?follow=true";
-    let stalled = Socket::connect(&daemon, &path, &[VERSION]).await; // reads nothing
-    let (frames, code) = Socket::connect(&daemon, &path, &[VERSION]).await.frames().await;
+    let stalled = daemon.client().upgrade(&path, &[VERSION]).await.unwrap(); // reads nothing
+    let (frames, code) = daemon.client().upgrade(&path, &[VERSION]).await.unwrap().frames().await;
     assert_eq!((split(&frames).0.len(), code), (20_000_000, 1000));
     assert_eq!(split(&stalled.frames().await.0).0.len(), 20_000_000);
 }
@@ -166,13 +166,13 @@ impl Resumed {
     /// Reads `messages` binary frames and the positions behind them, then drops the connection.
     async fn read(&mut self, daemon: &Daemon, path: &str, messages: usize) {
         let path = format!("{path}?follow=true&offset={}", self.offset);
-        let mut socket = Socket::connect(daemon, &path, &[VERSION]).await;
+        let mut socket = daemon.client().upgrade(&path, &[VERSION]).await.unwrap();
         assert_eq!(socket.headers["x-log-offset"].to_str().unwrap(), self.offset.to_string());
         let (mut frames, mut unconfirmed) = (0, Vec::new());
         while frames < messages {
             match socket.next().await {
-                Message::Binary(bytes) => unconfirmed.push(bytes.to_vec()),
-                Message::Text(text) => {
+                Ok(Message::Binary(bytes)) => unconfirmed.push(bytes.to_vec()),
+                Ok(Message::Text(text)) => {
                     let control: Value = serde_json::from_str(&text).unwrap();
                     match control["type"].as_str().unwrap() {
                         "position" => {
@@ -186,10 +186,7 @@ impl Resumed {
                         other => panic!("{other}"),
                     }
                 }
-                Message::Close(close) => {
-                    assert_eq!(u16::from(close.unwrap().code), 1000);
-                    return;
-                }
+                Err(code) => return assert_eq!(code, 1000),
                 other => panic!("{other:?}"),
             }
         }
@@ -316,7 +313,7 @@ async fn the_entrypoint_is_a_session_with_a_log() {
     .await;
     let client = daemon.client();
     let path = "/process/session/entrypoint/logs?follow=true";
-    let (frames, code) = Socket::connect(&daemon, path, &[VERSION]).await.frames().await;
+    let (frames, code) = daemon.client().upgrade(path, &[VERSION]).await.unwrap().frames().await;
     assert_eq!((split(&frames), code), ((b"out\n".to_vec(), b"err\n".to_vec()), 1000));
     // The stream ends with the last byte; the exit follows.
     let session = within(async {
@@ -352,7 +349,7 @@ async fn without_arguments_the_entrypoint_is_idle() {
     let logs = client.get("/process/session/entrypoint/logs").header(VERSION.0, VERSION.1).ok().await.json();
     assert_eq!(logs, json!({"output": "", "stdout": "", "stderr": ""}));
     let path = "/process/session/entrypoint/logs?follow=true";
-    assert_eq!(Socket::connect(&daemon, path, &[VERSION]).await.frames().await, (vec![], 1000));
+    assert_eq!(daemon.client().upgrade(path, &[VERSION]).await.unwrap().frames().await, (vec![], 1000));
 }
 
 #[tokio::test]

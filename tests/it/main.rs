@@ -16,3 +16,4 @@ mod session;
 mod standalone;
 mod system;
 mod transfer;
+mod watch;

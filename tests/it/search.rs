@@ -151,7 +151,7 @@ async fn what_cannot_be_read_is_skipped_alone() {
         write(work.join("t").join(file), "hello");
     }
     for path in ["t/denied", "t/shut"] {
-        std::fs::set_permissions(work.join(path), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(work.join(path), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     let client = daemon.client();
     let (lines, all) = (find(&client, "t", "hello").await, names(&client, "t", "*").await);

@@ -27,7 +27,7 @@ const BINARY: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) enum Pattern {
     /// These bytes.
-    Literal(Finder<'static>),
+    Literal(Box<Finder<'static>>),
     /// Anything that this matches.
     Regex(Box<RegexMatcher>),
     /// A literal with a line ending in it: no line has one.
@@ -44,7 +44,7 @@ impl Pattern {
             return Ok(Self::Nothing);
         }
         if !regex && !ignore_case {
-            return Ok(Self::Literal(Finder::new(pattern).into_owned()));
+            return Ok(Self::Literal(Box::new(Finder::new(pattern).into_owned())));
         }
         let matcher = RegexMatcherBuilder::new()
             .fixed_strings(!regex)

@@ -46,13 +46,14 @@ impl Daemon {
 
     /// As [`Daemon::start`], after `change` has had its way with the command.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Command)) -> Self {
-        Self::start_in(TempDir::new().unwrap(), Command::new(PROGRAM), change).await
+        Self::start_under(&[], change).await
     }
 
-    /// In a mount namespace of its own, in which the shell command `setup` was run first.
-    pub(crate) async fn start_in_namespace(setup: &str, change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("{setup} && exec {PROGRAM} \"$@\""), "sh"]);
+    /// As [`Daemon::start_with`], through programs that take a command as their last arguments and become it.
+    pub(crate) async fn start_under(wrapper: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let words = [wrapper, &[PROGRAM]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         Self::start_in(TempDir::new().unwrap(), command, change).await
     }
 
@@ -61,7 +62,8 @@ impl Daemon {
     pub(crate) async fn with_shell(shell: &str) -> Self {
         let _ = std::os::unix::fs::symlink("/bin/busybox", ASH); // another test may have made it
         assert!(Path::new(shell).exists(), "{shell} is needed for this test");
-        Self::start_in_namespace("mount --bind /dev/null /etc/shells", |command| {
+        let script = "mount --bind /dev/null /etc/shells && exec \"$0\" \"$@\"";
+        Self::start_under(&["unshare", "--mount", "sh", "-c", script], |command| {
             command.env("SHELL", shell);
         })
         .await
@@ -69,9 +71,7 @@ impl Daemon {
 
     /// As pid 1 of a process namespace of its own.
     pub(crate) async fn start_as_pid_1(change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM]);
-        Self::start_in(TempDir::new().unwrap(), command, change).await
+        Self::start_under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"], change).await
     }
 
     /// As [`Daemon::start`], as a user who is not root and owns the working directory; none when we cannot do that,

@@ -14,12 +14,14 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    #[expect(unsafe_code, reason = "tokio cannot see that the descriptor stays open")]
     pub(crate) fn of(file: &Path) -> Self {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         add_watch(&inotify, file, WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE).unwrap();
-        // SAFETY: the `AsyncFd` owns the descriptor, which stays open and the same until it is dropped.
-        let inotify = unsafe { AsyncFd::register(inotify) }.unwrap();
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe, for descriptors that nobody owns; this one is owned"
+        )]
+        let inotify = AsyncFd::new(inotify).unwrap();
         Self { inotify, seen: Vec::new() }
     }
 

@@ -2,43 +2,86 @@
 
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::Message;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::daemon::{Daemon, within};
+use super::client::Client;
+use super::daemon::within;
 
-/// A connected socket.
+/// An open socket.
+#[derive(Debug)]
 pub(crate) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Of the reply to the handshake.
     pub(crate) headers: HeaderMap,
 }
 
-impl Socket {
-    pub(crate) async fn connect(daemon: &Daemon, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        let mut request = format!("ws://{}{path}", daemon.address).into_client_request().unwrap();
+impl Client {
+    /// Upgrades with these headers beside those of the handshake.
+    ///
+    /// # Errors
+    /// The status and body of the reply when it is no upgrade.
+    pub(crate) async fn upgrade(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Socket, (u16, String)> {
+        let mut request = self.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(daemon.address).await.unwrap();
-        let (stream, reply) = within(client_async(request, stream)).await.unwrap();
-        Self { stream, headers: reply.headers().clone() }
+        match within(connect_async(request)).await {
+            Ok((inner, reply)) => Ok(Socket { inner, headers: reply.headers().clone() }),
+            Err(Error::Http(reply)) => {
+                let body = reply.body().as_deref().unwrap_or_default();
+                Err((reply.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
-    /// The next message that is no ping.
-    pub(crate) async fn next(&mut self) -> Message {
+    /// Upgrades, and wants success.
+    pub(crate) async fn socket(&self, path: &str) -> Socket {
+        self.upgrade(path, &[]).await.unwrap()
+    }
+}
+
+impl Socket {
+    /// The subprotocol that the daemon chose.
+    pub(crate) fn protocol(&self) -> Option<&str> {
+        self.headers.get("sec-websocket-protocol").map(|value| value.to_str().unwrap())
+    }
+
+    /// The next frame with data; the code of the close, when it comes instead.
+    pub(crate) async fn next(&mut self) -> Result<Message, u16> {
         loop {
-            let message = within(self.stream.next()).await.expect("a close frame comes first").unwrap();
-            if !message.is_ping() {
-                return message;
+            match within(self.inner.next()).await.expect("a socket ends with a close").unwrap() {
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(frame) => {
+                    // Completes the handshake.
+                    while within(self.inner.next()).await.is_some() {}
+                    return Err(frame.expect("a close has a code").code.into());
+                }
+                message => return Ok(message),
             }
         }
     }
 
-    pub(crate) async fn send(&mut self, message: Message) {
-        within(self.stream.send(message)).await.unwrap();
+    /// The next text frame as JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        let message = self.next().await.unwrap_or_else(|code| panic!("closed with {code}"));
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+
+    /// Wants a close and gives its code.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        match self.next().await {
+            Ok(message) => panic!("not closed: {message:?}"),
+            Err(code) => code,
+        }
     }
 
     /// All binary frames up to the close, and its code.
@@ -46,9 +89,21 @@ impl Socket {
         let mut frames = Vec::new();
         loop {
             match self.next().await {
-                Message::Binary(bytes) => frames.push(bytes.to_vec()),
-                Message::Close(close) => return (frames, close.map_or(1005, |close| close.code.into())),
-                other => panic!("{other:?}"),
+                Ok(Message::Binary(bytes)) => frames.push(bytes.to_vec()),
+                Ok(other) => panic!("{other:?}"),
+                Err(code) => return (frames, code),
+            }
+        }
+    }
+
+    /// Sends a ping and waits for its pong.
+    pub(crate) async fn ping(&mut self) {
+        self.inner.send(Message::Ping("are you there".into())).await.unwrap();
+        loop {
+            match within(self.inner.next()).await.unwrap().unwrap() {
+                Message::Pong(data) if data == "are you there" => return,
+                Message::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
             }
         }
     }
