@@ -289,18 +289,7 @@ async fn input_reaches_asynchronous_commands_and_shows_unless_hidden() {
             .as_u16()
     };
     let id = session.start("read a; read b; echo \"$a-$b\"").await;
-    within(async {
-        while session
-            .client
-            .post(&session.path(&format!("/command/{id}/input")))
-            .json(json!({"data": "x"}))
-            .send()
-            .await
-            .status
-            != 204
-        {}
-    })
-    .await;
+    assert_eq!(input(&id, json!({"data": "x"})).await, 204);
     assert_eq!(input(&id, json!({"data": "y\n"})).await, 204);
     assert_eq!(session.follow(&id).await, "x\ny\nx-y\n");
     let path = session.path(&format!("/command/{id}/input"));
@@ -313,13 +302,42 @@ async fn input_reaches_asynchronous_commands_and_shows_unless_hidden() {
     let reply = session.exec(body).ok().await.json();
     let id = reply["cmdId"].as_str().unwrap();
     let path = session.path(&format!("/command/{id}/input"));
-    within(async {
-        while session.client.post(&path).json(json!({"data": "only once"})).send().await.status != 204 {}
-    })
-    .await;
+    assert_eq!(input(id, json!({"data": "only once"})).await, 204);
     assert_eq!(input(id, json!({"close": true})).await, 204);
     assert_eq!(session.follow(id).await, "only once\n");
     session.client.post(&path).json(json!({})).fails(400, "INVALID_REQUEST_BODY").await;
+}
+
+#[tokio::test]
+async fn input_waits_for_its_commands_turn() {
+    let daemon = Daemon::start().await;
+    let session = Session::create(&daemon, "s").await;
+    let first = session.start("read line; echo first").await;
+    let second = session.start("cat").await;
+    let third = session.start("cat; exit 3").await;
+    let never = session.start("cat").await;
+    let input = async |id: &str, body: Value| {
+        session.client.post(&session.path(&format!("/command/{id}/input"))).json(body).ok().await;
+    };
+    input(&never, json!({"data": "never read"})).await;
+    input(&third, json!({"close": true})).await;
+    input(&second, json!({"data": "one"})).await;
+    input(&second, json!({"data": "two", "close": true})).await;
+    let path = session.path(&format!("/command/{second}/input"));
+    let message = session
+        .client
+        .post(&path)
+        .json(json!({"data": "late"}))
+        .fails(410, "COMMAND_ALREADY_COMPLETED")
+        .await;
+    assert!(message.contains("closed"), "{message}");
+    assert_eq!(session.exit_code(&first).await, None, "nothing has begun but the first");
+    input(&first, json!({"data": "go"})).await;
+    assert_eq!(session.follow(&first).await, "go\nfirst\n");
+    assert_eq!(session.follow(&second).await, "one\ntwo\none\ntwo\n");
+    assert_eq!(session.follow(&third).await, "");
+    assert!(session.follow(&never).await.starts_with("never read\n[toolboxd: the session ended"));
+    session.delete().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! One command of a session: its text, its log, its end, its input.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,10 @@ pub struct SessionCommand {
     pub echoes_input: bool,
     log: OutputLog,
     state: watch::Sender<State>,
+    /// None when no more input can come.
     input: Mutex<Option<mpsc::UnboundedSender<Bytes>>>,
+    /// The other end: input waits in it for the command's turn.
+    waiting: Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>,
     /// Bytes of input that are still to be written.
     unread: AtomicUsize,
 }
@@ -73,6 +76,7 @@ pub enum Cause {
 
 impl SessionCommand {
     pub(super) fn new(id: String, text: String, is_async: bool, echoes_input: bool, log: OutputLog) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel(); // bounded by `unread`
         Self {
             id,
             text,
@@ -80,7 +84,8 @@ impl SessionCommand {
             echoes_input,
             log,
             state: watch::Sender::new(State::Queued),
-            input: Mutex::new(None),
+            input: Mutex::new(is_async.then_some(queue)),
+            waiting: Mutex::new(is_async.then_some(queued)),
             unread: AtomicUsize::new(0),
         }
     }
@@ -120,6 +125,7 @@ impl SessionCommand {
 
     pub(super) fn end(&self, code: i32, cause: Cause) {
         self.close_input();
+        locked(&self.waiting).take(); // it never had its turn
         let since = match self.state() {
             State::Running { since } => since,
             State::Queued | State::Ended(_) => Instant::now(),
@@ -127,10 +133,9 @@ impl SessionCommand {
         self.state.send_replace(State::Ended(End { code, cause, run_time: since.elapsed() }));
     }
 
-    /// Gives it the pipe that its input is written to, by a task that ends with it.
+    /// Gives it the pipe that its input is written to, also what was sent already, by a task that ends with it.
     pub(super) fn open_input(self: &Arc<Self>, mut pipe: pipe::Sender, shutdown: &Shutdown) {
-        let (queue, mut queued) = mpsc::unbounded_channel::<Bytes>(); // bounded by `unread`
-        *self.input.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
+        let mut queued = locked(&self.waiting).take().expect("it has its turn once, and takes input");
         let command = Arc::clone(self);
         shutdown.spawn(async move {
             let mut ended = std::pin::pin!(command.ended());
@@ -150,31 +155,25 @@ impl SessionCommand {
 
     /// No more input will come: the command reads what was sent, and then the end.
     pub fn close_input(&self) {
-        self.input.lock().unwrap_or_else(PoisonError::into_inner).take();
+        locked(&self.input).take();
     }
 
-    /// Sends it input, in order, without waiting until it reads.
+    /// Sends it input, in order, without waiting until it reads, or until its turn comes.
     ///
     /// # Errors
     /// When it has ended, takes no input, or has much that it has not read.
     pub async fn send_input(&self, bytes: Bytes) -> Result<()> {
         {
-            let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+            let input = locked(&self.input);
             if let Some(code) = self.exit_code() {
                 return Err(completed(format!("command has already completed with exit code {code}")));
             }
             let Some(queue) = &*input else {
-                let reason = match (self.is_async, self.state()) {
-                    (true, State::Queued) => "command has not started: commands before it are running",
-                    (true, _) => "command's input has been closed",
-                    (false, _) => "command runs synchronously, its input is empty",
-                };
-                let kind = if matches!(self.state(), State::Queued) {
-                    ErrorKind::Conflict
+                return Err(completed(if self.is_async {
+                    "command's input has been closed".to_owned()
                 } else {
-                    ErrorKind::CommandCompleted
-                };
-                return Err(Error::new(kind, reason));
+                    "command runs synchronously, its input is empty".to_owned()
+                }));
             };
             if self.unread.load(Ordering::Acquire) + bytes.len() > INPUT_BYTES {
                 let message = format!("command has {INPUT_BYTES} bytes of input that it has not read");
@@ -190,6 +189,10 @@ impl SessionCommand {
         }
         Ok(())
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn completed(message: String) -> Error {

@@ -4,6 +4,8 @@ Most tests run twice, with the blocking SDK and with the asyncio one. They are w
 a call of either.
 """
 
+import asyncio
+import contextlib
 import inspect
 import os
 import shutil
@@ -18,11 +20,29 @@ from daytona import AsyncDaytona, Daytona, DaytonaConfig
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("TOOLBOXD_BINARY", ROOT / "target/debug/toolboxd"))
 NOBODY = 65534
+# Seconds.
+LIMIT = 60
 
 
 async def done(call):
     """The value of a call of either SDK."""
     return await call if inspect.isawaitable(call) else call
+
+
+async def within(awaitable):
+    """What a test waits for; the limit is reached only when something is broken."""
+    return await asyncio.wait_for(awaitable, LIMIT)
+
+
+async def until(check):
+    """Asks again, at once, until the answer is no longer None or false."""
+
+    async def ask():
+        while not (answer := await done(check())):
+            await asyncio.sleep(0)
+        return answer
+
+    return await within(ask())
 
 
 async def items(stream):
@@ -106,15 +126,28 @@ def daemon():
         yield one
 
 
-@pytest.fixture(params=["sync", "async"])
-async def sdk(request, daemon):
-    """A client of the daemon, of either SDK."""
+@contextlib.asynccontextmanager
+async def connect(daemon, form):
+    """A client of a daemon, of the SDK of that form."""
     config = DaytonaConfig(api_url=f"{daemon.url}/api", api_key="any", target="local")
-    if request.param == "sync":
+    if form == "sync":
         yield Daytona(config)
     else:
         async with AsyncDaytona(config) as client:
             yield client
+
+
+@pytest.fixture(params=["sync", "async"])
+def form(request):
+    """Which SDK."""
+    return request.param
+
+
+@pytest.fixture
+async def sdk(form, daemon):
+    """A client of the daemon, of either SDK."""
+    async with connect(daemon, form) as client:
+        yield client
 
 
 @pytest.fixture

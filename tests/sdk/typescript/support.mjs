@@ -6,6 +6,7 @@ import { chmodSync, chownSync, copyFileSync, mkdirSync, mkdtempSync, openSync, r
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
 import { Daytona } from '@daytonaio/sdk'
@@ -16,8 +17,11 @@ const BINARY =
 /** User id of `nobody`, for what root is never forbidden. */
 export const NOBODY = 65534
 
-/** Starts the binary on a free loopback port, in directories of its own, and stops it when the test ends. */
-export async function startDaemon(t, { user, env = {} } = {}) {
+/**
+ * Starts the binary on a free loopback port, in directories of its own, with the command as its entrypoint, and stops
+ * it when the test ends.
+ */
+export async function startDaemon(t, { user, env = {}, command = [] } = {}) {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'toolboxd-test-')))
   chmodSync(directory, 0o755)
   const [work, home, binary, log] = ['work', 'home', 'toolboxd', 'log'].map((name) => join(directory, name))
@@ -26,7 +30,7 @@ export async function startDaemon(t, { user, env = {} } = {}) {
     if (user !== undefined) chownSync(path, user, user)
   }
   copyFileSync(BINARY, binary)
-  const child = spawn(binary, ['--listen', '127.0.0.1:0'], {
+  const child = spawn(binary, ['--listen', '127.0.0.1:0', ...command], {
     cwd: work,
     env: { PATH: process.env.PATH, HOME: home, LANG: 'C.UTF-8', ...env },
     stdio: ['ignore', 'pipe', openSync(log, 'w')],
@@ -67,4 +71,9 @@ export async function all(iterator) {
   const items = []
   for await (const item of iterator) items.push(item)
   return items
+}
+
+/** Asks again, at once, until the answer is yes. The test's own limit ends it. */
+export async function until(check) {
+  while (!(await check())) await setImmediate()
 }
