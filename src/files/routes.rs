@@ -10,8 +10,6 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::forms::{self, BulkUpload};
 use super::replace::Replace;
@@ -22,6 +20,7 @@ use super::wire::{
     BulkDownload, BulkUploaded, FileInfo, InfoStyle, MoveRemainder, ReplaceRequest, ReplaceResult,
     UploadedFile, text,
 };
+use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::body::{
     Form, disposition, drain, ended_early, is_form, json_array, json_of, random_boundary,
@@ -30,25 +29,26 @@ use crate::http::client::Client;
 use crate::http::extract::{Json, Query, collect, exactly_true, json};
 use crate::http::range::{self, Selection, Validators};
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 
 /// Largest body of a replace request, in bytes.
 const REPLACE_BYTES: usize = 64 * 1024 * 1024;
 /// Mode of new directories.
 const FOLDER_MODE: &str = "0755";
 
-pub(crate) fn router(files: Files) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(list, delete))
-        .routes(routes!(info))
-        .routes(routes!(download))
-        .routes(routes!(bulk_download))
-        .routes(routes!(upload))
-        .routes(routes!(upload_v2))
-        .routes(routes!(bulk_upload))
-        .routes(routes!(create_folder))
-        .routes(routes!(rename))
-        .routes(routes!(set_permissions))
-        .routes(routes!(replace))
+pub(crate) fn router(files: Files) -> Routes {
+    Routes::new()
+        .routes(endpoints!(list, delete))
+        .routes(endpoints!(info))
+        .routes(endpoints!(download))
+        .routes(endpoints!(bulk_download))
+        .routes(endpoints!(upload))
+        .routes(endpoints!(upload_v2))
+        .routes(endpoints!(bulk_upload))
+        .routes(endpoints!(create_folder))
+        .routes(endpoints!(rename))
+        .routes(endpoints!(set_permissions))
+        .routes(endpoints!(replace))
         .merge(search::routes::router())
         .merge(watch::routes::router())
         .with_state(files)

@@ -6,4 +6,5 @@ pub mod extract;
 pub mod output;
 pub mod range;
 pub mod reply;
+pub mod routes;
 pub mod socket;

@@ -12,12 +12,12 @@ use http::{Request, Uri, header};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 
 use super::auth::{self, Access, Peer};
 use super::layers;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::http::routes::Routes;
 
 /// First segments of our own paths; a first segment that is none of them, before one that is, is a sandbox id.
 const ROOTS: &[&str] = &[
@@ -53,11 +53,14 @@ pub struct Api {
     description = "The toolbox API of a sandbox. Paths are served at /, /{sandboxId}/, /toolbox/{sandboxId}/ and \
                    /api/toolbox/{sandboxId}/toolbox/. Errors have the shape of ErrorResponse."
 ))]
-struct Document;
+struct Facts;
+
+/// The published description of the API; a test keeps it equal to [`document`].
+const PUBLISHED: &str = include_str!("../../assets/openapi.json");
 
 /// Every route with its description.
-fn routes(app: &App) -> OpenApiRouter {
-    let routes = OpenApiRouter::with_openapi(Document::openapi())
+fn routes(app: &App) -> Routes {
+    let routes = Routes::new()
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
@@ -68,22 +71,23 @@ fn routes(app: &App) -> OpenApiRouter {
     }
 }
 
-/// The published description of the API, as `assets/openapi.json` has it.
+/// The description of the API, made from the handlers.
 pub fn document(app: &App) -> utoipa::openapi::OpenApi {
-    routes(app).into_openapi()
+    let mut document = Facts::openapi();
+    routes(app).describe(&mut document);
+    document
 }
 
 impl Api {
     /// Puts the slices together and the layers around them.
     pub fn new(app: &App, access: Arc<Access>, docs: bool) -> Self {
-        let (mut router, document) = routes(app).split_for_parts();
+        let mut router = routes(app).into_router();
         if docs {
-            let json = document.to_json().expect("the document is plain JSON");
             router = router
                 .route("/docs", get(|| async { Html(include_str!("../../assets/ui/docs.html")) }))
                 .route(
                     "/openapi.json",
-                    get(|| async { ([(header::CONTENT_TYPE, "application/json")], json) }),
+                    get(|| async { ([(header::CONTENT_TYPE, "application/json")], PUBLISHED) }),
                 );
         }
         let router = router
@@ -151,6 +155,23 @@ fn is_root(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With `TOOLBOXD_UPDATE` set, the file is written instead of compared.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "asks who runs the test")]
+    async fn the_published_description_is_that_of_the_handlers() {
+        let config = crate::config::Config::parse_from(["toolboxd".into()], Default::default()).unwrap();
+        let app = App::new(&config, &crate::platform::shutdown::Shutdown::new()).unwrap();
+        let made = document(&app).to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("TOOLBOXD_UPDATE").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/openapi.json"), made).unwrap();
+        } else {
+            assert!(
+                made == PUBLISHED,
+                "run the tests once with TOOLBOXD_UPDATE=1 and look at the difference"
+            );
+        }
+    }
 
     fn own(uri: &str) -> String {
         let uri: Uri = uri.parse().unwrap();

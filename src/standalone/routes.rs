@@ -6,8 +6,6 @@ use axum::response::Response;
 use axum::routing::any;
 use http::request::Parts;
 use http::{Method, StatusCode};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::events;
 use super::service::{Filter, Interval, Standalone};
@@ -15,9 +13,11 @@ use super::wire::{
     Configuration, CreateSandbox, Labels, ListQuery, PreviewUrl, SandboxDto, SandboxList, SandboxPage,
     SignedPreviewQuery, SignedPreviewUrl, Url,
 };
+use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Json, Path, Query, json, repeated};
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 use crate::http::socket::Upgrade;
 
 /// Life of a signed preview URL when the client does not say.
@@ -42,27 +42,27 @@ const PLATFORM_ONLY: &[&str] = &[
     "webhooks",
 ];
 
-pub(crate) fn router(standalone: Standalone) -> OpenApiRouter {
-    let mut router = OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(list_pages))
-        .routes(routes!(info, delete))
-        .routes(routes!(start))
-        .routes(routes!(stop))
-        .routes(routes!(set_labels))
-        .routes(routes!(set_public))
-        .routes(routes!(set_stop_interval))
-        .routes(routes!(set_archive_interval))
-        .routes(routes!(set_delete_interval))
-        .routes(routes!(touch))
-        .routes(routes!(toolbox_url))
-        .routes(routes!(preview))
-        .routes(routes!(signed_preview))
-        .routes(routes!(expire_signed_preview))
-        .routes(routes!(signing_key))
-        .routes(routes!(rotate_signing_key))
-        .routes(routes!(configuration))
-        .routes(routes!(follow))
+pub(crate) fn router(standalone: Standalone) -> Routes {
+    let mut router = Routes::new()
+        .routes(endpoints!(list, create))
+        .routes(endpoints!(list_pages))
+        .routes(endpoints!(info, delete))
+        .routes(endpoints!(start))
+        .routes(endpoints!(stop))
+        .routes(endpoints!(set_labels))
+        .routes(endpoints!(set_public))
+        .routes(endpoints!(set_stop_interval))
+        .routes(endpoints!(set_archive_interval))
+        .routes(endpoints!(set_delete_interval))
+        .routes(endpoints!(touch))
+        .routes(endpoints!(toolbox_url))
+        .routes(endpoints!(preview))
+        .routes(endpoints!(signed_preview))
+        .routes(endpoints!(expire_signed_preview))
+        .routes(endpoints!(signing_key))
+        .routes(endpoints!(rotate_signing_key))
+        .routes(endpoints!(configuration))
+        .routes(endpoints!(follow))
         .route("/api/sandbox/ssh-access/validate", any(unsupported))
         .route("/api/sandbox/{id}/{*what}", any(unsupported_of_sandbox));
     for area in PLATFORM_ONLY {

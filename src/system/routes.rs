@@ -2,24 +2,24 @@
 
 use axum::Json as JsonReply;
 use axum::extract::State;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::service::{EnvironmentChange, System};
 use super::wire::{Directory, Done, Init, SystemMetrics, UpdateEnv, Version};
+use crate::endpoints;
 use crate::error::Result;
 use crate::http::extract::Json;
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 
-pub(crate) fn router(system: System) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(version))
-        .routes(routes!(init))
-        .routes(routes!(work_dir))
-        .routes(routes!(user_home_dir))
-        .routes(routes!(project_dir))
-        .routes(routes!(update_env))
-        .routes(routes!(metrics))
+pub(crate) fn router(system: System) -> Routes {
+    Routes::new()
+        .routes(endpoints!(version))
+        .routes(endpoints!(init))
+        .routes(endpoints!(work_dir))
+        .routes(endpoints!(user_home_dir))
+        .routes(endpoints!(project_dir))
+        .routes(endpoints!(update_env))
+        .routes(endpoints!(metrics))
         .with_state(system)
 }
 

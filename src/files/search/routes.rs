@@ -6,22 +6,22 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderName, header};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::Found;
 use super::walk::Failed;
 use super::wire::{FindQuery, FoundFiles, FoundLine, SearchQuery, encode_line, encode_name};
+use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
 use crate::http::extract::Query;
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 
 /// Says whether there are more entries than the `limit` that was asked for.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-toolbox-truncated");
 
-pub(in crate::files) fn router() -> OpenApiRouter<Files> {
-    OpenApiRouter::new().routes(routes!(search)).routes(routes!(find))
+pub(in crate::files) fn router() -> Routes<Files> {
+    Routes::new().routes(endpoints!(search)).routes(endpoints!(find))
 }
 
 /// Finds files, directories and whatever else there is by name

@@ -10,22 +10,22 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use http::header;
 use tokio::time::timeout;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::Watch;
 use super::wire::{WatchEvent, WatchQuery};
+use crate::endpoints;
 use crate::error::Result;
 use crate::files::Files;
 use crate::http::extract::Query;
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 use crate::http::socket::{Close, Receiver, Sender, Upgrade};
 
 /// A comment is sent after so much silence, so that nothing on the way takes the stream for dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
-pub(in crate::files) fn router() -> OpenApiRouter<Files> {
-    OpenApiRouter::new().routes(routes!(watch))
+pub(in crate::files) fn router() -> Routes<Files> {
+    Routes::new().routes(endpoints!(watch))
 }
 
 /// Streams changes of a file or directory

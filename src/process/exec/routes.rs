@@ -6,15 +6,15 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::service::{Exec, Outcome};
 use super::wire::{ExecuteRequest, ExecuteResponse, ExitRecord};
+use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Query, collect, exactly_true, json};
 use crate::http::output::{LogText, Part, Select, json_document, json_string, tail};
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 use crate::platform::idempotency::Key;
 use crate::supervisor::{Cause, Exit, ExitStatus, OutputLog};
 
@@ -23,8 +23,8 @@ const BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Of a command that timed out, this much of the end of its output is in the error, when it is asked for.
 const PARTIAL_BYTES: u64 = 64 * 1024;
 
-pub(crate) fn router(exec: Exec) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(execute)).with_state(exec)
+pub(crate) fn router(exec: Exec) -> Routes {
+    Routes::new().routes(endpoints!(execute)).with_state(exec)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

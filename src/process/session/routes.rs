@@ -13,17 +13,17 @@ use semver::Version;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::command::SessionCommand;
 use super::service::{ENTRYPOINT, ENTRYPOINT_COMMAND, Sessions, Start};
 use super::wire::{Command, CreateSession, ExecuteInSession, Executed, Input, Logs, Session, Shape, Signal};
+use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::client::Client;
 use crate::http::extract::{Json, Path, Query, collect, exactly_true, json};
 use crate::http::output::{LogText, Part, Select, json_document, json_string, text_body};
 use crate::http::reply::ErrorBody;
+use crate::http::routes::Routes;
 use crate::http::socket::{Close, Left, Sender, Upgrade};
 use crate::platform::idempotency::Key;
 use crate::platform::shutdown::Shutdown;
@@ -40,18 +40,18 @@ struct Context {
     shutdown: Shutdown,
 }
 
-pub(crate) fn router(sessions: Sessions, shutdown: Shutdown) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(create, list))
-        .routes(routes!(entrypoint))
+pub(crate) fn router(sessions: Sessions, shutdown: Shutdown) -> Routes {
+    Routes::new()
+        .routes(endpoints!(create, list))
+        .routes(endpoints!(entrypoint))
         .route("/process/session/entrypoint", routing::delete(refuse_delete))
-        .routes(routes!(entrypoint_logs))
-        .routes(routes!(get, delete))
-        .routes(routes!(exec))
-        .routes(routes!(command))
-        .routes(routes!(input))
-        .routes(routes!(signal))
-        .routes(routes!(logs))
+        .routes(endpoints!(entrypoint_logs))
+        .routes(endpoints!(get, delete))
+        .routes(endpoints!(exec))
+        .routes(endpoints!(command))
+        .routes(endpoints!(input))
+        .routes(endpoints!(signal))
+        .routes(endpoints!(logs))
         .with_state(Context { sessions, shutdown })
 }
 
