@@ -94,6 +94,14 @@ impl Supervisor {
         OutputLog::new(self.inner.limits.clone())
     }
 
+    /// Whether processes of this user can open the daemon's descriptors by their paths, as [`descriptor_path`] has them.
+    ///
+    /// # Errors
+    /// What the operating system says of one: `/proc` may not be mounted.
+    pub fn check_descriptor_paths(&self) -> std::io::Result<()> {
+        File::open(descriptor_path(&self.inner.null)).map(drop)
+    }
+
     /// Waits for the daemon to stop, then ends what its processes left behind: those in the background, those that
     /// called `setsid`, those whose parents have ended.
     pub async fn stop_all(self) {

@@ -626,3 +626,79 @@ async fn a_flood_of_output_leaves_memory_alone_and_other_sessions_quick() {
     assert!(detail["detail"]["droppedBytes"].as_u64().unwrap() > 200_000_000);
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }
+
+#[tokio::test]
+async fn without_proc_commands_run_and_sessions_say_what_they_need() {
+    let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+    let daemon = Daemon::start_under(&["unshare", "--mount", "sh", "-c", script], |command| {
+        // With a platform around it: stand-alone, /proc tells whose connections are served.
+        command.env("DAYTONA_SANDBOX_ID", "box");
+    })
+    .await;
+    let client = daemon.client();
+    let create = client.post("/process/session").json(json!({"sessionId": "s"}));
+    let message = create.fails(503, "SERVICE_UNAVAILABLE").await;
+    assert_eq!(message, "sessions need /proc, which cannot be used here: no such file or directory");
+    client.get("/process/session/s").fails(404, "NOT_FOUND").await;
+    let execute = client.post("/process/execute").json(json!({"command": "echo fine; exit 3"}));
+    assert_eq!(execute.ok().await.json(), json!({"exitCode": 3, "result": "fine\n"}));
+    let body = json!({"command": "sleep 1000", "timeout": 1});
+    client.post("/process/execute").json(body).fails(408, "PROCESS_EXECUTION_TIMEOUT").await;
+}
+
+/// Stands before a daemon and cuts the connection instead of passing a request's reply on, the first time that it is
+/// made; later ones pass.
+async fn lossy_proxy(daemon: &Daemon) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, upstream) = (listener.local_addr().unwrap(), daemon.address);
+    tokio::spawn(async move {
+        let mut lost = std::collections::HashSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            // A request ends with its JSON body here.
+            while !request.ends_with(b"}") {
+                let count = client.read(&mut buffer).await.unwrap();
+                assert!(count > 0);
+                request.extend(&buffer[..count]);
+            }
+            let mut server = tokio::net::TcpStream::connect(upstream).await.unwrap();
+            server.write_all(&request).await.unwrap();
+            let count = server.read(&mut buffer).await.unwrap(); // the work is done
+            if lost.insert(request) {
+                continue;
+            }
+            client.write_all(&buffer[..count]).await.unwrap();
+            client.shutdown().await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_loses_every_reply_once_each_command_runs_once() {
+    let daemon = Daemon::start().await;
+    let client = Client::new(lossy_proxy(&daemon).await);
+    let retried = async |path: &str, key: &str, body: Value| {
+        loop {
+            let call = client.post(path).header("idempotency-key", key).json(body.clone());
+            if let Ok(reply) = call.try_send().await {
+                assert!(reply.status().is_success(), "{}", reply.status());
+                return within(reply.text()).await.unwrap();
+            }
+        }
+    };
+    for round in 0..5 {
+        let (id, run) = (format!("s{round}"), "echo $((n = n + 1)) >> runs; echo $n");
+        retried("/process/session", &format!("create {round}"), json!({"sessionId": id})).await;
+        for command in 1..4 {
+            let path = format!("/process/session/{id}/exec");
+            let reply = retried(&path, &format!("exec {round} {command}"), json!({"command": run})).await;
+            assert!(reply.contains(&format!("\"{command}\\n\"")), "{reply}");
+        }
+        let reply =
+            retried("/process/execute", &format!("run {round}"), json!({"command": "echo 1 >> runs"})).await;
+        assert_eq!(reply, "{\"exitCode\":0,\"result\":\"\"}");
+    }
+    assert_eq!(std::fs::read_to_string(daemon.work().join("runs")).unwrap().lines().count(), 5 * 4);
+}

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::command::{Cause, End, SessionCommand, State};
 use super::driver::Driver;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, os_text};
 use crate::platform::idempotency::{Idempotent, Key};
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{Command, Output, Process, Shells, StartError, Supervisor, signal_by_name};
@@ -194,6 +194,10 @@ impl Sessions {
     }
 
     async fn create_now(&self, id: String, start: Start) -> Result<()> {
+        self.inner.supervisor.check_descriptor_paths().map_err(|error| {
+            let message = format!("sessions need /proc, which cannot be used here: {}", os_text(&error));
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })?;
         {
             let mut sessions = self.sessions();
             if sessions.contains_key(&id) {
