@@ -33,10 +33,13 @@ fn main() -> ExitCode {
     if let init::Role::Init(code) = init::split() {
         return code;
     }
-    if let Err(error) = telemetry::start_log(&config) {
-        eprintln!("toolboxd: {error}");
-        return ExitCode::from(2);
-    }
+    let _log = match telemetry::start_log(&config) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("toolboxd: {error}");
+            return ExitCode::from(2);
+        }
+    };
     match run(&config) {
         Ok(code) => code,
         Err(error) => {

@@ -11,3 +11,4 @@ mod pid_1;
 mod server;
 mod session;
 mod system;
+mod telemetry;
