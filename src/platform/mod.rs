@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod cgroup;
 pub mod idempotency;
 pub mod init;
+pub mod metrics;
 pub mod paths;
 pub mod replacement;
 pub mod shutdown;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::metrics::{Metrics, Sampler};
 use crate::config::Token;
 use crate::error::Result;
 use crate::platform::blocking::Lane;
+use crate::platform::metrics::{Metrics, Sampler};
 use crate::supervisor::Environment;
 
 /// The daemon's own facts; a cheap handle.
