@@ -10,4 +10,5 @@ pub mod replacement;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;
+pub mod tls;
 pub mod users;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, Response};
 use axum::routing::get;
 use http::uri::PathAndQuery;
@@ -87,7 +87,7 @@ impl Api {
             .method_not_allowed_fallback(no_such_route)
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(access, auth::guard))
-            .layer(from_fn(layers::observe));
+            .layer(from_fn_with_state(app.telemetry.clone(), layers::observe));
         Self { router }
     }
 
