@@ -8,6 +8,7 @@ use crate::files::Files;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
+use crate::platform::telemetry::Telemetry;
 use crate::process::exec::Exec;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
@@ -25,6 +26,8 @@ pub struct App {
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Where traces and logs go.
+    pub telemetry: Telemetry,
     /// For what outlives a request.
     pub shutdown: Shutdown,
     /// The platform calls of an SDK, when there is no platform.
@@ -38,7 +41,7 @@ impl App {
     ///
     /// # Errors
     /// When the working directory cannot be entered.
-    pub fn new(config: &Config, shutdown: &Shutdown) -> io::Result<Self> {
+    pub fn new(config: &Config, telemetry: &Telemetry, shutdown: &Shutdown) -> io::Result<Self> {
         let home = config.home();
         if config.user_home_as_workdir {
             std::env::set_current_dir(&home)?;
@@ -54,13 +57,21 @@ impl App {
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
-            sessions: Sessions::new(supervisor, shells, work_dir.clone(), home.clone(), shutdown.clone()),
+            sessions: Sessions::new(
+                supervisor,
+                shells,
+                work_dir.clone(),
+                home.clone(),
+                telemetry.clone(),
+                shutdown.clone(),
+            ),
+            telemetry: telemetry.clone(),
             shutdown: shutdown.clone(),
             standalone: config
                 .is_stand_alone()
                 .then(|| Standalone::new(config, environment.clone(), passes.clone(), shutdown.clone())),
             passes,
-            system: System::new(work_dir, home, environment),
+            system: System::new(work_dir, home, environment, telemetry.clone()),
         })
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use http::Uri;
 
 use crate::platform::users;
 
@@ -186,9 +187,10 @@ pub struct Config {
           value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub daemon_log_compress: bool,
 
-    /// OTLP over HTTP base URL that traces, logs and metrics are sent to; none switches telemetry off.
-    #[arg(long, env = "TOOLBOXD_OTEL_ENDPOINT", value_name = "URL")]
-    pub otel_endpoint: Option<String>,
+    /// Base URL, http or https, that traces, logs and metrics are sent to as OTLP over HTTP once /init was called; none
+    /// switches telemetry off.
+    #[arg(long, env = "TOOLBOXD_OTEL_ENDPOINT", value_name = "URL", value_parser = http_url)]
+    pub otel_endpoint: Option<Uri>,
 
     /// More telemetry labels, as key=value pairs with commas between; malformed pairs are skipped.
     #[arg(long, env = "TOOLBOXD_SANDBOX_OTEL_EXTRA_LABELS", value_name = "LABELS")]
@@ -445,6 +447,16 @@ fn size_of_a_mebibyte_or_more(text: &str) -> Result<ByteSize, String> {
     Ok(size)
 }
 
+/// A URL without a scheme is taken for an http one, as `collector:4318` is often written.
+fn http_url(text: &str) -> Result<Uri, String> {
+    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url: Uri = text.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(url),
+        _ => Err("must be an http or https URL".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,6 +497,16 @@ mod tests {
         assert!(error.to_string().contains("--termination-grace-period"), "{error}");
         let error = parse(&["--max-output", "3"], &[]).unwrap_err();
         assert!(error.to_string().contains("--max-output"), "{error}");
+        let error = parse(&[], &[("DAYTONA_OTEL_ENDPOINT", "ftp://collector")]).unwrap_err();
+        assert!(error.to_string().contains("--otel-endpoint"), "{error}");
+    }
+
+    #[test]
+    fn an_endpoint_may_come_without_a_scheme() {
+        let endpoint =
+            |text| parse(&["--otel-endpoint", text], &[]).unwrap().otel_endpoint.unwrap().to_string();
+        assert_eq!(endpoint("collector:4318"), "http://collector:4318/");
+        assert_eq!(endpoint("https://otlp.example/base"), "https://otlp.example/base");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use toolboxd::app::App;
 use toolboxd::config::Config;
+use toolboxd::platform::init;
 use toolboxd::platform::shutdown::Shutdown;
-use toolboxd::platform::{init, telemetry};
+use toolboxd::platform::telemetry::{self, Telemetry};
 use toolboxd::process::session;
 use toolboxd::server::{self, Access, router::Api};
 use tracing::{error, info};
@@ -33,11 +34,14 @@ fn main() -> ExitCode {
     if let init::Role::Init(code) = init::split() {
         return code;
     }
-    if let Err(error) = telemetry::start_log(&config) {
-        eprintln!("toolboxd: {error}");
-        return ExitCode::from(2);
-    }
-    match run(&config) {
+    let log = match telemetry::start_log(&config) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("toolboxd: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&config, log.telemetry()) {
         Ok(code) => code,
         Err(error) => {
             error!("{error}");
@@ -57,21 +61,21 @@ fn print_entrypoint(config: &Config, follow: bool) -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> std::io::Result<ExitCode> {
+fn run(config: &Config, telemetry: &Telemetry) -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, telemetry));
     // A blocking call that hangs, as on a dead network file system, must not keep the daemon from ending.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: &Config) -> std::io::Result<ExitCode> {
+async fn serve(config: &Config, telemetry: &Telemetry) -> std::io::Result<ExitCode> {
     let shutdown = Shutdown::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let app = App::new(config, &shutdown)?;
+    let app = App::new(config, telemetry, &shutdown)?;
     if let Err(error) = app.sessions.start_entrypoint(&config.entrypoint).await {
         error!("the entrypoint cannot be started: {error}");
         return Ok(ExitCode::from(2));
@@ -97,6 +101,7 @@ async fn serve(config: &Config) -> std::io::Result<ExitCode> {
     // Processes that do not heed SIGTERM are killed after their own grace period; their commands are answered then.
     let grace = config.shutdown_grace_period.max(config.termination_grace_period + Duration::from_secs(1));
     server::serve(listener, api, access, connections, shutdown, grace).await;
+    telemetry.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 

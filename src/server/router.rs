@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, Response};
 use axum::routing::get;
 use http::uri::PathAndQuery;
@@ -95,7 +95,7 @@ impl Api {
             .method_not_allowed_fallback(no_such_route)
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(access, auth::guard))
-            .layer(from_fn(layers::observe));
+            .layer(from_fn_with_state(app.telemetry.clone(), layers::observe));
         Self { router }
     }
 
@@ -155,13 +155,16 @@ fn is_root(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::shutdown::Shutdown;
+    use crate::platform::telemetry::Telemetry;
 
     /// With `TOOLBOXD_UPDATE` set, the file is written instead of compared.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "asks who runs the test")]
     async fn the_published_description_is_that_of_the_handlers() {
         let config = crate::config::Config::parse_from(["toolboxd".into()], Default::default()).unwrap();
-        let app = App::new(&config, &crate::platform::shutdown::Shutdown::new()).unwrap();
+        let (telemetry, shutdown) = (Telemetry::new(&config), Shutdown::new());
+        let app = App::new(&config, &telemetry, &shutdown).unwrap();
         let made = document(&app).to_pretty_json().unwrap() + "\n";
         if std::env::var_os("TOOLBOXD_UPDATE").is_some() {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/openapi.json"), made).unwrap();

@@ -1,6 +1,5 @@
 //! What the daemon is and what it runs on: version, directories, environment, metrics.
 
-pub mod metrics;
 pub mod routes;
 mod service;
 mod wire;

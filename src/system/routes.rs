@@ -29,11 +29,11 @@ async fn version() -> JsonReply<Version> {
     JsonReply(Version { version: format!("v{}", env!("CARGO_PKG_VERSION")) })
 }
 
-/// Gives the daemon its telemetry token; may be called again at any time
+/// Gives the daemon its telemetry token and starts the export of telemetry; may be called again at any time
 #[utoipa::path(post, path = "/init", tag = "system", request_body = Init,
     responses((status = 200, body = Done), (status = 400, body = ErrorBody)))]
 async fn init(State(system): State<System>, Json(body): Json<Init>) -> JsonReply<Done> {
-    system.set_telemetry_token(body.token);
+    system.start_telemetry(body.token);
     JsonReply(Done { message: "Auth token set and telemetry initialized successfully" })
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::metrics::{Metrics, Sampler};
 use crate::config::Token;
 use crate::error::Result;
 use crate::platform::blocking::Lane;
+use crate::platform::metrics::{Metrics, Sampler};
+use crate::platform::telemetry::Telemetry;
 use crate::supervisor::Environment;
 
 /// The daemon's own facts; a cheap handle.
@@ -23,7 +24,7 @@ struct Inner {
     environment: Environment,
     sampler: Arc<Sampler>,
     lane: Lane,
-    telemetry_token: Mutex<Option<Token>>,
+    telemetry: Telemetry,
 }
 
 /// What `/env` asks for, in the order in which it is applied.
@@ -39,15 +40,9 @@ pub struct EnvironmentChange {
 
 impl System {
     /// `work_dir` is the base of relative paths, fixed for the daemon's life.
-    pub fn new(work_dir: PathBuf, home: PathBuf, environment: Environment) -> Self {
-        let inner = Inner {
-            work_dir,
-            home,
-            environment,
-            sampler: Arc::default(),
-            lane: Lane::new(1),
-            telemetry_token: Mutex::default(),
-        };
+    pub fn new(work_dir: PathBuf, home: PathBuf, environment: Environment, telemetry: Telemetry) -> Self {
+        let inner =
+            Inner { work_dir, home, environment, sampler: Arc::default(), lane: Lane::new(1), telemetry };
         Self { inner: Arc::new(inner) }
     }
 
@@ -61,11 +56,9 @@ impl System {
         &self.inner.home
     }
 
-    /// Remembers the token that exported telemetry carries; none keeps what there is.
-    pub fn set_telemetry_token(&self, token: Option<String>) {
-        if let Some(token) = token.as_deref().and_then(Token::new) {
-            *self.inner.telemetry_token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-        }
+    /// Starts the export of telemetry with this token, or goes on with it; none keeps the token there is.
+    pub fn start_telemetry(&self, token: Option<String>) {
+        self.inner.telemetry.start(token.as_deref().and_then(Token::new));
     }
 
     /// Changes what later processes inherit, all of it or nothing.

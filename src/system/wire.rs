@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::metrics::Metrics;
+use crate::platform::metrics::Metrics;
 
 /// A directory.
 #[derive(Debug, Serialize, ToSchema)]

@@ -16,6 +16,7 @@ mod server;
 mod session;
 mod standalone;
 mod system;
+mod telemetry;
 mod transfer;
 mod watch;
 mod wire;

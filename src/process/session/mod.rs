@@ -11,6 +11,7 @@
 
 mod command;
 mod driver;
+mod export;
 mod print;
 pub(crate) mod routes;
 mod service;

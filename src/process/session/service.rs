@@ -12,9 +12,11 @@ use uuid::Uuid;
 
 use super::command::{Cause, End, SessionCommand, State};
 use super::driver::Driver;
+use super::export;
 use crate::error::{Error, ErrorKind, Result, os_text};
 use crate::platform::idempotency::{Idempotent, Key};
 use crate::platform::shutdown::Shutdown;
+use crate::platform::telemetry::Telemetry;
 use crate::supervisor::{Command, Output, Process, Shells, StartError, Supervisor, signal_by_name};
 
 /// The session of the command that the daemon was started with.
@@ -38,6 +40,7 @@ pub struct Sessions {
 struct Inner {
     supervisor: Supervisor,
     shells: Shells,
+    telemetry: Telemetry,
     shutdown: Shutdown,
     work_dir: PathBuf,
     home: PathBuf,
@@ -115,6 +118,7 @@ impl Sessions {
         shells: Shells,
         work_dir: PathBuf,
         home: PathBuf,
+        telemetry: Telemetry,
         shutdown: Shutdown,
     ) -> Self {
         let inner = Inner {
@@ -126,6 +130,7 @@ impl Sessions {
             started: AtomicU64::new(0),
             created: Idempotent::new(shutdown.clone()),
             executed: Idempotent::new(shutdown.clone()),
+            telemetry,
             shutdown,
         };
         Self { inner: Arc::new(inner) }
@@ -153,6 +158,11 @@ impl Sessions {
             let process = self.inner.supervisor.start(command).await?;
             let command = entrypoint(process.output().clone());
             command.begin();
+            let (telemetry, shutdown) = (self.inner.telemetry.clone(), self.inner.shutdown.clone());
+            if telemetry.is_configured() {
+                let lines = export::follow(process.output().clone(), telemetry, shutdown);
+                self.inner.shutdown.spawn(lines);
+            }
             let (running, ended) = (process.clone(), Arc::clone(&command));
             self.inner.shutdown.spawn(async move {
                 let exit = running.exited().await;

@@ -1,12 +1,14 @@
 //! What the tests stand on.
 
 mod client;
+mod collector;
 mod daemon;
 mod events;
 mod files;
 mod socket;
 
 pub(crate) use client::{Call, Client};
+pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
