@@ -70,8 +70,8 @@ pub struct Upgrade {
 impl Upgrade {
     /// Answers with the upgrade and runs `endpoint` on the socket; what it returns is sent as the close.
     ///
-    /// The endpoint ends when [`Receiver::recv`] gives none or [`Sender::send`] fails: the peer has left then. It is
-    /// dropped when the daemon stops, which closes with [`Close::AWAY`], and when the peer breaks the protocol; the
+    /// The endpoint ends when [`Receiver::recv`] gives none or a send of [`Sender`] fails: the peer has left then. It
+    /// is dropped when the daemon stops, which closes with [`Close::AWAY`], and when the peer breaks the protocol; the
     /// daemon waits for the closing.
     pub fn serve<E, F>(self, shutdown: &Shutdown, endpoint: E) -> Response
     where
