@@ -27,9 +27,6 @@ macro_rules! kinds {
         pub enum ErrorKind { $($(#[$doc])* $kind,)* }
 
         impl ErrorKind {
-            /// Every kind, for the published document.
-            pub const ALL: &[ErrorKind] = &[$(ErrorKind::$kind,)*];
-
             /// The `code` on the wire.
             pub const fn code(self) -> &'static str {
                 match self { $(ErrorKind::$kind => $code,)* }
