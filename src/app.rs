@@ -9,7 +9,9 @@ use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry::Telemetry;
+use crate::process::code::Code;
 use crate::process::exec::Exec;
+use crate::process::interpreter::Interpreter;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -24,6 +26,10 @@ pub struct App {
     pub files: Files,
     /// Commands with collected output.
     pub exec: Exec,
+    /// Programs with collected output and charts.
+    pub code: Code,
+    /// Python that keeps its state.
+    pub interpreter: Interpreter,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
     /// Where traces and logs go.
@@ -57,6 +63,14 @@ impl App {
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            code: Code::new(
+                supervisor.clone(),
+                environment.clone(),
+                work_dir.clone(),
+                config.temporary_directory(),
+                shutdown.clone(),
+            ),
+            interpreter: Interpreter::new(supervisor.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,
                 shells,

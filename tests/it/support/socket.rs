@@ -17,6 +17,8 @@ pub(crate) struct Socket {
     inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Of the reply to the handshake.
     pub(crate) headers: HeaderMap,
+    /// Of the close, when it has come.
+    pub(crate) reason: String,
 }
 
 impl Client {
@@ -34,7 +36,9 @@ impl Client {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
         match within(connect_async(request)).await {
-            Ok((inner, reply)) => Ok(Socket { inner, headers: reply.headers().clone() }),
+            Ok((inner, reply)) => {
+                Ok(Socket { inner, headers: reply.headers().clone(), reason: String::new() })
+            }
             Err(Error::Http(reply)) => {
                 let body = reply.body().as_deref().unwrap_or_default();
                 Err((reply.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
@@ -55,6 +59,11 @@ impl Socket {
         self.headers.get("sec-websocket-protocol").map(|value| value.to_str().unwrap())
     }
 
+    /// Sends a text frame with JSON.
+    pub(crate) async fn send_json(&mut self, value: &Value) {
+        within(self.inner.send(Message::Text(value.to_string().into()))).await.unwrap();
+    }
+
     /// The next frame with data; the code of the close, when it comes instead.
     pub(crate) async fn next(&mut self) -> Result<Message, u16> {
         loop {
@@ -63,7 +72,9 @@ impl Socket {
                 Message::Close(frame) => {
                     // Completes the handshake.
                     while within(self.inner.next()).await.is_some() {}
-                    return Err(frame.expect("a close has a code").code.into());
+                    let frame = frame.expect("a close has a code");
+                    self.reason = frame.reason.to_string();
+                    return Err(frame.code.into());
                 }
                 message => return Ok(message),
             }
