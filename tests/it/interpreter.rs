@@ -313,8 +313,8 @@ async fn errors_are_told_with_the_users_frames() {
 async fn the_namespace_is_a_real_main_module() {
     let daemon = start().await;
     let client = daemon.client();
-    let code_text = "import pickle, inspect, sys\nclass Point:\n    x = 1\nprint(pickle.loads(pickle.dumps(Point())).x, sys.modules['__main__'].Point is Point)\nprint(inspect.getsource(Point).splitlines()[1])";
-    assert_eq!(code(&client, code_text).await.ok(), "1 True\n    x = 1\n");
+    let code_text = "import pickle, inspect, sys\nclass Point:\n    x = 1\nprint(pickle.loads(pickle.dumps(Point())).x, sys.modules['__main__'].Point is Point)\ndef f():\n    return 1\nprint(inspect.getsource(f).splitlines()[1])";
+    assert_eq!(code(&client, code_text).await.ok(), "1 True\n    return 1\n");
     let pool = "import concurrent.futures, multiprocessing\ndef double(n): return 2 * n\nwith concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context('fork')) as pool: print(list(pool.map(double, [1, 2])))";
     assert_eq!(code(&client, pool).await.ok(), "[2, 4]\n");
     assert_eq!(
@@ -357,7 +357,7 @@ async fn code_that_does_not_give_up_is_killed_and_the_next_run_is_told() {
     let daemon = start().await;
     let client = daemon.client();
     let id = id_of_new(&client).await;
-    let stubborn = "import subprocess\nprint(subprocess.Popen(['setsid', 'sleep', '1000']).pid)\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass";
+    let stubborn = "import subprocess, time\nprint(subprocess.Popen(['setsid', 'sleep', '1000']).pid)\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except BaseException: pass";
     let ran = run(&client, json!({"code": stubborn, "timeout": 1, "contextId": id})).await;
     assert_eq!((ran.code, ran.completed), (4008, false));
     let pid = pid_in(&ran.out);

@@ -206,6 +206,9 @@ impl Owner {
         let (end, lost) =
             run.drive(&mut worker, &snippet, &interrupt, &closed, &self.surroundings.shutdown).await;
         let (started, is_late) = (run.started, end == End::TimedOut);
+        if lost.is_some() {
+            self.active.store(false, Ordering::Relaxed); // before the client knows that its run has ended
+        }
         run.end(end, lost.as_deref(), &self.surroundings.shutdown);
         match lost {
             Some(lost) => {
@@ -334,7 +337,7 @@ impl Run {
                     worker::Event::Message(Message::Error { name, value, traceback }) => {
                         self.error = Some(Event::Error { name, value, traceback });
                     }
-                    worker::Event::Message(Message::Result { data }) => self.result = Some(data),
+                    worker::Event::Message(Message::Result(data)) => self.result = Some(data),
                     worker::Event::Message(Message::Ready) => {}
                     worker::Event::Message(Message::Done) => {
                         self.print_rest(worker).await;

@@ -46,17 +46,42 @@ pub(super) struct Request<'a> {
 }
 
 /// What a worker says.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
+#[derive(Debug)]
 pub(super) enum Message {
     /// It takes requests.
     Ready,
     /// The code has failed.
     Error { name: String, value: String, traceback: String },
     /// The value of the code's last expression, by media type.
-    Result { data: Box<RawValue> },
+    Result(Box<RawValue>),
     /// The code has ended, and all that it printed is in the pipes.
     Done,
+}
+
+impl Message {
+    /// None for what makes no sense.
+    fn parse(json: &[u8]) -> Option<Self> {
+        // No enum for serde: it could not keep the data as it is.
+        #[derive(Deserialize)]
+        struct Wire<'a> {
+            r#type: &'a str,
+            #[serde(default)]
+            name: String,
+            #[serde(default)]
+            value: String,
+            #[serde(default)]
+            traceback: String,
+            data: Option<Box<RawValue>>,
+        }
+        let Wire { r#type, name, value, traceback, data } = serde_json::from_slice(json).ok()?;
+        match r#type {
+            "ready" => Some(Self::Ready),
+            "error" => Some(Self::Error { name, value, traceback }),
+            "result" => data.map(Self::Result),
+            "done" => Some(Self::Done),
+            _ => None,
+        }
+    }
 }
 
 /// What comes from a worker.
@@ -246,8 +271,9 @@ impl Worker {
             }
             self.received.advance(4);
             let body = self.received.split_to(length);
-            if let Ok(message) = serde_json::from_slice(&body) {
-                return Some(message);
+            let message = Message::parse(&body);
+            if message.is_some() {
+                return message;
             }
         }
     }
