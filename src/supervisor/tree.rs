@@ -133,6 +133,10 @@ pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, sinc
 /// Sends SIGINT to a process and to the descendants that were started after `since`.
 pub(super) async fn interrupt(supervisor: &Inner, root: &Root, since: Instant) {
     let (itself, new) = itself_and_new(supervisor, root, since).await;
+    if itself.is_empty() {
+        // Perhaps because there is no /proc to find it in.
+        root.signal(Signal::INT);
+    }
     // The descendants first: their parent may be waiting for them.
     new.iter().chain(&itself).for_each(|member| member.signal(Signal::INT));
 }
@@ -205,6 +209,15 @@ fn find(root: &Root) -> Option<Vec<Member>> {
 impl Root {
     fn live_pid(&self) -> Option<i32> {
         self.pid.filter(|_| !self.reaped.load(Ordering::Acquire)).map(|pid| pid.as_raw_nonzero().get())
+    }
+
+    /// Signals the root alone, if it has not been reaped.
+    fn signal(&self, signal: Signal) {
+        let handle = self.live_pid().and_then(Pid::from_raw).and_then(|pid| PidFd::open(pid).ok());
+        // Looked at again: what the handle was opened for is the root as long as nobody has reaped that.
+        if let Some(handle) = handle.filter(|_| self.live_pid().is_some()) {
+            handle.signal(signal);
+        }
     }
 
     fn has_tagged(&self, pid: i32) -> bool {

@@ -200,7 +200,7 @@ async fn an_image_without_python_is_told() {
     assert!(message.ends_with("fork/exec python3: no such file or directory"), "{message}");
     let ran = code(&client, "1").await;
     assert_eq!(ran.code, 1011);
-    assert_eq!(ran.reason, "failed to start the context: fork/exec python3: no such file or directory");
+    assert_eq!(ran.reason, "failed to get default context: fork/exec python3: no such file or directory");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::javascript::with_argv_fixed;
 use super::node::{Version, is_program};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os_text};
 use crate::supervisor::Command;
 
 const TS_NODE: &[&str] = &["-T", "-O", "{\"module\":\"CommonJS\"}", "--ignoreDiagnostics", "5107"];
@@ -95,7 +95,10 @@ impl ProgramFile {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn new(temporary: &Path, work: &Path, code: &str) -> Result<Self> {
-        let failed = |error: io::Error| Error::io("write a program in", temporary, error);
+        let failed = |error: io::Error| {
+            let message = format!("no file for a program in {}: {}", temporary.display(), os_text(&error));
+            Error::internal(message).with_source(error)
+        };
         let directory = tempfile::Builder::new().prefix("dtn_").tempdir_in(temporary).map_err(failed)?;
         let file = Self { directory };
         std::fs::write(file.path(), with_argv_fixed(code)).map_err(failed)?;

@@ -149,8 +149,8 @@ async fn follow(
         tokio::select! {
             event = events.recv() => match event {
                 None => return Ok(closed()),
-                Some(Event::End(end)) => return finish(end, sender).await,
-                Some(event) => if let Some(frame) = OutputFrame::of(&event) {
+                Some(Event::End(end)) => return finish(&namespace.id, end, sender).await,
+                Some(event) => for frame in OutputFrame::of(&event) {
                     sender.text(frame).await?;
                 },
             },
@@ -161,7 +161,7 @@ async fn follow(
     }
 }
 
-async fn finish(end: End, sender: &Sender) -> Result<Close, Left> {
+async fn finish(id: &str, end: End, sender: &Sender) -> Result<Close, Left> {
     Ok(match end {
         End::Completed => {
             sender.text(OutputFrame::completed()).await?;
@@ -170,7 +170,7 @@ async fn finish(end: End, sender: &Sender) -> Result<Close, Left> {
         End::TimedOut => Close::new(TIMED_OUT, ""),
         End::WorkerEnded => Close::failed("worker process ended"),
         End::Closed => closed(),
-        End::NotStarted(reason) => Close::failed(format!("failed to start the context: {reason}")),
+        End::NotStarted(reason) => Close::failed(format!("failed to get {id} context: {reason}")),
     })
 }
 

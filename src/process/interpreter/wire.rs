@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::context::Context;
 use super::run::{Event, Snippet};
 use super::service::{DEFAULT, LANGUAGE};
+use crate::http::socket::MAX_FRAME;
 use crate::supervisor::{Stream, check_name, check_value};
 
 /// Time for code that says nothing of it, in seconds.
@@ -174,15 +175,13 @@ impl OutputFrame<'_> {
         OutputFrame { r#type: "error", name: "KeyboardInterrupt", ..OutputFrame::default() }.json()
     }
 
-    /// An event as a frame; none for an end.
-    pub(super) fn of(event: &Event) -> Option<String> {
+    /// An event as frames, which are no larger than frames may be; none for an end.
+    pub(super) fn of(event: &Event) -> Vec<String> {
         let frame = match event {
             Event::Output(stream, text) => {
-                let r#type = match stream {
-                    Stream::Out => "stdout",
-                    Stream::Err => "stderr",
-                };
-                OutputFrame { r#type, text, ..OutputFrame::default() }
+                let mut frames = Vec::new();
+                Self::printed(*stream, text, &mut frames);
+                return frames;
             }
             Event::Error { name, value, traceback } => {
                 OutputFrame { r#type: "error", name, value, traceback, ..OutputFrame::default() }
@@ -190,9 +189,26 @@ impl OutputFrame<'_> {
             Event::Result(data) => {
                 OutputFrame { r#type: "result", data: Some(data), ..OutputFrame::default() }
             }
-            Event::End(_) => return None,
+            Event::End(_) => return Vec::new(),
         };
-        Some(frame.json())
+        vec![frame.json()]
+    }
+
+    /// Text that JSON makes too long is halved until it is not.
+    fn printed(stream: Stream, text: &str, frames: &mut Vec<String>) {
+        let r#type = match stream {
+            Stream::Out => "stdout",
+            Stream::Err => "stderr",
+        };
+        let frame = OutputFrame { r#type, text, ..OutputFrame::default() }.json();
+        let half = (text.len() / 2..text.len()).find(|half| text.is_char_boundary(*half));
+        match half.filter(|_| frame.len() > MAX_FRAME) {
+            Some(half) => {
+                Self::printed(stream, &text[..half], frames);
+                Self::printed(stream, &text[half..], frames);
+            }
+            None => frames.push(frame),
+        }
     }
 
     fn json(&self) -> String {
@@ -231,5 +247,17 @@ mod tests {
         ] {
             assert_eq!(run(json).unwrap_err(), reason, "{json}");
         }
+    }
+
+    #[test]
+    fn frames_are_never_too_large() {
+        let text = "\0é".repeat(20_000);
+        let frames = OutputFrame::of(&Event::Output(Stream::Err, text.clone()));
+        assert!(frames.len() > 1 && frames.iter().all(|frame| frame.len() <= MAX_FRAME));
+        let texts = frames.iter().map(|frame| {
+            let frame: serde_json::Value = serde_json::from_str(frame).unwrap();
+            frame["text"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(texts.collect::<String>(), text);
     }
 }
