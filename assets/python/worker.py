@@ -148,6 +148,7 @@ class Worker:
             signal.signal(signal.SIGINT, self.interrupted)
         before = set_variables(request.get("envs") or {})
         error = result = None
+        self.channel.send({"type": "begun"})
         try:
             try:
                 self.is_running = True

@@ -476,6 +476,8 @@ async fn a_context_is_deleted_with_all_its_runs() {
     let mut waiting = Vec::new();
     for _ in 0..10 {
         let mut socket = begin(&client, request("open('ran', 'w')")).await;
+        // The answer to the first says that the request was read, that to the second that it waits.
+        socket.ping().await;
         socket.ping().await;
         waiting.push(socket);
     }
@@ -530,6 +532,13 @@ async fn a_run_goes_on_without_its_client_unless_that_wants_otherwise() {
     wait_for(&mut socket, "stdout").await;
     drop(socket);
     assert_eq!(code(&client, "print(end)").await.ok(), "interrupted\n");
+    // Also before the code has begun, and without an effect on the next run.
+    for _ in 0..20 {
+        let mut socket = begin(&client, json!({"code": "import time\ntime.sleep(1000)"})).await;
+        socket.send_json(&json!({"type": "interrupt"})).await;
+        assert_eq!(finish(socket).await.error("name"), "KeyboardInterrupt");
+        assert_eq!(code(&client, "print(sum(range(1000)))").await.ok(), "499500\n");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
@@ -202,10 +203,13 @@ impl Owner {
             texts: [Text::new(Stream::Out), Text::new(Stream::Err)],
             error: None,
             result: None,
+            has_begun: false,
+            wants_break: false,
+            breaking: None,
         };
         let (end, lost) =
             run.drive(&mut worker, &snippet, &interrupt, &closed, &self.surroundings.shutdown).await;
-        let (started, is_late) = (run.started, end == End::TimedOut);
+        let (started, is_late, breaking) = (run.started, end == End::TimedOut, run.breaking.take());
         if lost.is_some() {
             self.active.store(false, Ordering::Relaxed); // before the client knows that its run has ended
         }
@@ -216,6 +220,9 @@ impl Owner {
                 self.lose(lost);
             }
             None => {
+                if let Some(breaking) = breaking {
+                    let _ = breaking.await; // or it would hit the next run
+                }
                 if is_late {
                     // The code has given up; what it started must not go on either.
                     worker.process().kill_descendants_since(started).await;
@@ -230,8 +237,11 @@ impl Owner {
         if let Some(worker) = self.worker.take() {
             return Ok(worker);
         }
-        let worker =
-            Worker::start(&self.surroundings.supervisor, &self.cwd).await.map_err(End::NotStarted)?;
+        let (supervisor, cwd) = (self.surroundings.supervisor.clone(), self.cwd.clone());
+        // A task of its own, so that no process is left halfway when the context is deleted meanwhile.
+        let started = self.surroundings.shutdown.spawn(async move { Worker::start(&supervisor, &cwd).await });
+        let failed = |_| Err("starting it was interrupted".to_owned());
+        let worker = started.await.unwrap_or_else(failed).map_err(End::NotStarted)?;
         info!(context.id = %self.id, pid = worker.process().pid(), "context {} has a Python process", self.id);
         self.active.store(true, Ordering::Relaxed);
         if let Some(lost) = self.lost.take() {
@@ -271,6 +281,12 @@ struct Run {
     texts: [Text; 2],
     error: Option<Event>,
     result: Option<Box<RawValue>>,
+    /// Whether the code runs: an interrupt before that would be for nobody.
+    has_begun: bool,
+    /// Whether it is to be interrupted as soon as it does.
+    wants_break: bool,
+    /// Interrupts it.
+    breaking: Option<JoinHandle<()>>,
 }
 
 /// What a time limit has led to.
@@ -298,10 +314,6 @@ impl Run {
         let mut watches_client = snippet.interrupt_on_disconnect;
         let mut left = std::pin::pin!(self.feed.left());
         worker.ask(&Request { code: &snippet.code, envs: &snippet.envs, rich: snippet.rich });
-        let break_off = |worker: &Worker, started| {
-            let process = worker.process().clone();
-            shutdown.spawn(async move { process.interrupt_since(started).await });
-        };
         loop {
             let is_waiting = self.feed.is_waiting();
             let due = self.texts.iter().filter_map(Text::due).min();
@@ -311,7 +323,7 @@ impl Run {
                 () = until(limit.moment()) => {
                     limit = match limit {
                         Limit::Ahead(_) => {
-                            break_off(worker, self.started);
+                            self.break_off(worker, shutdown);
                             Limit::Interrupted(Instant::now() + GRACE)
                         }
                         Limit::Interrupted(_) => {
@@ -321,10 +333,10 @@ impl Run {
                         Limit::Killed(_) => return (End::TimedOut, Some(limit.ending())),
                     };
                 }
-                () = interrupt.notified() => break_off(worker, self.started),
+                () = interrupt.notified() => self.break_off(worker, shutdown),
                 () = &mut left, if watches_client => {
                     watches_client = false;
-                    break_off(worker, self.started);
+                    self.break_off(worker, shutdown);
                 }
                 () = self.feed.pass(), if is_waiting => {}
                 () = until(due), if !is_waiting => {
@@ -339,6 +351,12 @@ impl Run {
                     }
                     worker::Event::Message(Message::Result(data)) => self.result = Some(data),
                     worker::Event::Message(Message::Ready) => {}
+                    worker::Event::Message(Message::Begun) => {
+                        self.has_begun = true;
+                        if self.wants_break {
+                            self.break_off(worker, shutdown);
+                        }
+                    }
                     worker::Event::Message(Message::Done) => {
                         self.print_rest(worker).await;
                         let end = if let Limit::Ahead(_) = limit { End::Completed } else { End::TimedOut };
@@ -353,6 +371,15 @@ impl Run {
                     }
                 },
             }
+        }
+    }
+
+    /// Interrupts the code and what it has started.
+    fn break_off(&mut self, worker: &Worker, shutdown: &Shutdown) {
+        self.wants_break = true;
+        if self.has_begun && self.breaking.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (process, started) = (worker.process().clone(), self.started);
+            self.breaking = Some(shutdown.spawn(async move { process.interrupt_since(started).await }));
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Request<'a> {
 pub(super) enum Message {
     /// It takes requests.
     Ready,
+    /// Code runs, and can be interrupted.
+    Begun,
     /// The code has failed.
     Error { name: String, value: String, traceback: String },
     /// The value of the code's last expression, by media type.
@@ -76,6 +78,7 @@ impl Message {
         let Wire { r#type, name, value, traceback, data } = serde_json::from_slice(json).ok()?;
         match r#type {
             "ready" => Some(Self::Ready),
+            "begun" => Some(Self::Begun),
             "error" => Some(Self::Error { name, value, traceback }),
             "result" => data.map(Self::Result),
             "done" => Some(Self::Done),
