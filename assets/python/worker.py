@@ -23,8 +23,8 @@ CHANNEL = 3
 PIPES = {1: 4, 2: 5}
 #: Longest value and traceback of an error, in characters; of more the middle is left out.
 VALUE, TRACEBACK = 8 * 1024, 32 * 1024
-#: Largest rich representation, in characters.
-RICH = 2 * 1024 * 1024
+#: What a value looks like has this many characters at most: clients take no larger frames.
+RICH = 3 * 1024 * 1024
 #: How many sources are kept for tracebacks.
 SOURCES = 500
 
@@ -288,11 +288,17 @@ def representations(value):
         found.setdefault("text/plain", repr(value))
     except Exception as failure:
         found.setdefault("text/plain", "<repr() of it failed: %s>" % type(failure).__name__)
-    return {kind: plain for kind, plain in ((kind, transportable(kind, data)) for kind, data in found.items()) if plain is not None}
+    kept, left = {}, RICH
+    for kind in sorted(found, key=lambda kind: kind != "text/plain"):
+        data = transportable(kind, found[kind])
+        size = RICH + 1 if data is None else len(json.dumps(data))
+        if size <= left:
+            kept[kind], left = data, left - size
+    return kept
 
 
 def transportable(kind, data):
-    """As JSON that is not too large; None when that is not possible."""
+    """As what JSON can say; None when that is not possible."""
     import base64
 
     if isinstance(data, bytes):
@@ -302,7 +308,8 @@ def transportable(kind, data):
     if kind != "application/json" and not isinstance(data, str):
         return None
     try:
-        return data if len(json.dumps(data, allow_nan=False)) <= RICH else None
+        json.dumps(data, allow_nan=False)
+        return data
     except (TypeError, ValueError, RecursionError):
         return None
 

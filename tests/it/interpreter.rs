@@ -410,6 +410,18 @@ async fn a_worker_that_dies_is_told_honestly_and_others_go_on() {
         let ran = run(&client, json!({"code": "1", "contextId": id})).await;
         assert!(ran.err.contains(ending), "{ran:?}");
     }
+    // What it leaves behind ends too.
+    let parent =
+        "import os, subprocess\nprint(subprocess.Popen(['setsid', 'sleep', '1000']).pid)\nos._exit(3)";
+    let ran = run(&client, json!({"code": parent, "contextId": id})).await;
+    assert_eq!(ran.code, 1011);
+    within(async {
+        while !gone(pid_in(&ran.out)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    run(&client, json!({"code": "1", "contextId": id})).await.ok();
     // One that dies while nothing runs.
     let later =
         "import os, threading\nthreading.Thread(target=lambda: (open('go').read(), os._exit(4))).start()";
@@ -559,6 +571,8 @@ async fn values_are_told_where_it_is_asked_for() {
     assert!(table["text/html"].as_str().unwrap().contains("<table"), "{table}");
     let figure = rich("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.gcf()").await.data.unwrap();
     assert!(figure["image/png"].as_str().unwrap().starts_with("iVBOR"), "{figure}");
+    let large = rich("class Large:\n    def _repr_html_(self): return 'x' * 5000000\n    def __repr__(self): return 'large'\nLarge()").await;
+    assert_eq!(large.data, Some(json!({"text/plain": "large"})));
     let ran = rich("1/0").await;
     assert_eq!((ran.error("name"), ran.data.is_none()), ("ZeroDivisionError", true));
 }
