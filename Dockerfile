@@ -57,7 +57,9 @@ RUN if [ "$DESKTOP" = true ]; then \
             fonts-dejavu-core fonts-noto-cjk fonts-noto-color-emoji \
         && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log; \
     fi
+# Other users that a container may be started as can enter the working directory too.
 RUN useradd --create-home --uid 1000 --shell /bin/bash daytona \
+    && chmod 755 /home/daytona \
     && echo 'daytona ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/daytona
 # Started by hand, without a platform around it, it asks for a token on this address: one is made and printed.
 ENV TOOLBOXD_LISTEN=[::]:2280
