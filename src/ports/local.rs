@@ -18,9 +18,7 @@ const HEAD_START: Duration = Duration::from_millis(100);
 pub(super) async fn connect(port: u16, limit: Duration) -> io::Result<TcpStream> {
     let both = async {
         let mut first = std::pin::pin!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
-        let second = async {
-            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await
-        };
+        let second = async { TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await };
         let early = tokio::select! {
             early = &mut first => Some(early),
             () = sleep(HEAD_START) => None,

@@ -6,6 +6,7 @@
 mod auth;
 mod connection;
 mod layers;
+mod preview;
 pub mod router;
 
 use std::io;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, Response};
 use axum::routing::get;
@@ -15,9 +16,11 @@ use utoipa::OpenApi;
 
 use super::auth::{self, Access, Peer};
 use super::layers;
+use super::preview::{Names, Preview};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::routes::Routes;
+use crate::platform::sockets::OwnPorts;
 
 /// First segments of our own paths; a first segment that is none of them, before one that is, is a sandbox id.
 const ROOTS: &[&str] = &[
@@ -44,6 +47,8 @@ const ROOTS: &[&str] = &[
 #[derive(Clone)]
 pub struct Api {
     router: Router,
+    names: Arc<Names>,
+    own_ports: OwnPorts,
 }
 
 /// General facts for the published document; its paths come from the slices.
@@ -83,6 +88,7 @@ impl Api {
     /// Puts the slices together and the layers around them.
     pub fn new(app: &App, access: Arc<Access>, docs: bool) -> Self {
         let mut router = routes(app).into_router();
+        let names = Arc::new(access.names.clone());
         if docs {
             router = router
                 .route("/docs", get(|| async { Html(include_str!("../../assets/ui/docs.html")) }))
@@ -97,15 +103,23 @@ impl Api {
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(access, auth::guard))
             .layer(from_fn_with_state(app.telemetry.clone(), layers::observe));
-        Self { router }
+        Self { router, names, own_ports: app.own_ports.clone() }
     }
 
     /// Answers one request of `peer`.
     pub async fn answer(&self, mut request: Request<Body>, peer: Peer) -> Response {
-        if let Some(uri) = own_uri(request.uri()) {
+        let own = own_uri(request.uri());
+        if let Some((preview, uri)) = self.names.find(request.uri(), request.headers(), own.as_ref()) {
+            // `/proxy/{our own port}` is one more prefix, once: a second one is left for the proxy to refuse.
+            let ourselves = Preview::of_ourselves(&uri).filter(|_| self.own_ports.is_api(preview.port));
+            *request.uri_mut() = ourselves.map_or(uri, |uri| own_uri(&uri).unwrap_or(uri));
+            request.extensions_mut().insert(preview);
+        } else if let Some(uri) = own {
             *request.uri_mut() = uri;
         }
-        request.extensions_mut().insert(peer);
+        let extensions = request.extensions_mut();
+        extensions.insert(peer);
+        extensions.insert(ConnectInfo(peer.address));
         self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }

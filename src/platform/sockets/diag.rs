@@ -11,7 +11,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
 use tokio::io::unix::AsyncFd;
 
 use super::{Listener, canonical};
@@ -234,7 +236,10 @@ mod tests {
             each(bytes, |_, _| count += 1);
             count
         };
-        assert_eq!((count(&whole), count(&whole[..whole.len() - 1]), count(&whole[..3]), count(&[0; 64])), (1, 0, 0, 0));
+        assert_eq!(
+            (count(&whole), count(&whole[..whole.len() - 1]), count(&whole[..3]), count(&[0; 64])),
+            (1, 0, 0, 0)
+        );
         assert!(parse(&[2; SOCKET - 1]).is_none() && parse(&[99; SOCKET]).is_none());
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Download {
     /// None when another task drives the connection.
     line: Option<Line>,
     is_ended: bool,
+    failure: Option<hyper::Error>,
     port: u16,
     pool: Arc<Pool>,
     _place: OwnedSemaphorePermit,
@@ -32,7 +33,7 @@ impl Download {
         pool: Arc<Pool>,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { is_ended: false, body, line, port, pool, _place: place }
+        Self { is_ended: false, failure: None, body, line, port, pool, _place: place }
     }
 }
 
@@ -44,12 +45,26 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         let mut frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_pending() && let Some(line) = &mut self.line {
+        if frame.is_pending()
+            && let Some(line) = &mut self.line
+        {
             line.poll(context); // reads a frame now that one was asked for
             frame = Pin::new(&mut self.body).poll_frame(context);
         }
-        self.is_ended |= matches!(frame, Poll::Ready(None));
+        match frame {
+            // A failure makes hyper drop what it has not sent yet: it waits for one round.
+            Poll::Ready(Some(Err(failure))) => {
+                self.failure = Some(failure);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => self.is_ended = true,
+            _ => {}
+        }
         frame
     }
 

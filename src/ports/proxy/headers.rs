@@ -147,9 +147,13 @@ mod tests {
             ("upgrade", "WebSocket"),
             ("sec-websocket-protocol", "a, b"),
         ]);
-        assert_eq!((&headers["connection"], &headers["upgrade"]), (&"Upgrade".parse().unwrap(), &"WebSocket".parse().unwrap()));
+        assert_eq!(
+            (&headers["connection"], &headers["upgrade"]),
+            (&"Upgrade".parse().unwrap(), &"WebSocket".parse().unwrap())
+        );
         assert_eq!(headers["sec-websocket-protocol"], "a, b");
-        let headers = forwarded(&[("te", "trailers, deflate"), ("trailer", "x-sum"), ("transfer-encoding", "chunked")]);
+        let headers =
+            forwarded(&[("te", "trailers, deflate"), ("trailer", "x-sum"), ("transfer-encoding", "chunked")]);
         let expected = [("te", "trailers"), ("trailer", "x-sum"), ("transfer-encoding", "chunked")];
         assert!(expected.iter().all(|(name, value)| headers[*name] == value), "{headers:?}");
         let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "x"), ("keep-alive", "timeout=5")]);

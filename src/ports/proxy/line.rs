@@ -61,7 +61,8 @@ impl Failure {
                     .with_source(cause)
             }
             Self::Malformed(cause) => {
-                error(format!("what listens on port {port} did not answer in HTTP: {cause}")).with_source(cause)
+                error(format!("what listens on port {port} did not answer in HTTP: {cause}"))
+                    .with_source(cause)
             }
             Self::Switched => {
                 error(format!("what listens on port {port} switched protocols without being asked to"))
@@ -72,7 +73,11 @@ impl Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        if error.is_parse() || error.is_parse_too_large() { Self::Malformed(error) } else { Self::Closed(error) }
+        if error.is_parse() || error.is_parse_too_large() {
+            Self::Malformed(error)
+        } else {
+            Self::Closed(error)
+        }
     }
 }
 
@@ -116,7 +121,10 @@ impl Line {
     ///
     /// # Errors
     /// With the request, when nothing of it was sent.
-    pub(super) async fn send(&mut self, mut request: Request<Upload>) -> Result<Response<Incoming>, Unanswered> {
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<Upload>,
+    ) -> Result<Response<Incoming>, Unanswered> {
         self.sent = Arc::default();
         request.body_mut().sent = Arc::clone(&self.sent);
         let mut reply = pin!(self.sender.try_send_request(request));
@@ -157,8 +165,12 @@ impl Line {
     }
 
     /// Carries what is under way to its end; no other request follows.
-    pub(super) async fn finish(mut self) {
-        poll_fn(|context| if self.poll(context) || self.is_idle() { Poll::Ready(()) } else { Poll::Pending }).await;
+    pub(super) async fn finish(self) {
+        let Self { sender, connection, is_over, .. } = self;
+        drop(sender); // without one who sends, a connection ends when it is idle
+        if let (false, Some(connection)) = (is_over, connection) {
+            let _ = connection.await; // told to whoever reads the body
+        }
     }
 
     /// The socket and what was read of it already, after a switch of protocols.

@@ -66,7 +66,8 @@ impl Proxy {
         let (port, target) = target(request.uri())?;
         if self.own.is_api(port) {
             // The first `/proxy/{port}` was taken off by the server, as a prefix.
-            let message = format!("port {port} is toolboxd itself, which is reached through itself once only");
+            let message =
+                format!("port {port} is toolboxd itself, which is reached through itself once only");
             return Err(Error::new(ErrorKind::BadGateway, message));
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
@@ -107,7 +108,9 @@ impl Proxy {
             match line.send(request).await {
                 Ok(reply) => return Ok((line, reply)),
                 Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Unanswered { failure: failure @ Failure::Closed(_), .. }) => request = copy.ok_or(failure)?,
+                Err(Unanswered { failure: failure @ Failure::Closed(_), .. }) => {
+                    request = copy.ok_or(failure)?
+                }
                 Err(Unanswered { failure, .. }) => return Err(failure),
             }
         }
@@ -116,13 +119,7 @@ impl Proxy {
         Ok((line, reply))
     }
 
-    fn body(
-        &self,
-        port: u16,
-        line: Line,
-        body: hyper::body::Incoming,
-        place: OwnedSemaphorePermit,
-    ) -> Body {
+    fn body(&self, port: u16, line: Line, body: hyper::body::Incoming, place: OwnedSemaphorePermit) -> Body {
         let pool = Arc::clone(&self.pool);
         if line.has_sent_all() {
             return Body::new(Download::new(body, Some(line), port, pool, place));
@@ -160,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_target_is_what_follows_the_port() {
-        let target = |uri: &str| target(&uri.parse().unwrap()).map(|(port, uri)| format!("{port} {uri}")).ok();
+        let target =
+            |uri: &str| target(&uri.parse().unwrap()).map(|(port, uri)| format!("{port} {uri}")).ok();
         for (uri, expected) in [
             ("/proxy/3000", "3000 /"),
             ("/proxy/3000/", "3000 /"),
@@ -170,7 +168,9 @@ mod tests {
         ] {
             assert_eq!(target(uri).as_deref(), Some(expected), "{uri}");
         }
-        for uri in ["/proxy/02280/", "/proxy/+2280/", "/proxy/%32280/", "/proxy/2280./", "/proxy/[::]/", "/proxy//"] {
+        for uri in
+            ["/proxy/02280/", "/proxy/+2280/", "/proxy/%32280/", "/proxy/2280./", "/proxy/[::]/", "/proxy//"]
+        {
             assert_eq!(target(uri), None, "{uri}");
         }
     }
