@@ -36,6 +36,11 @@ pub(crate) fn router(ports: Ports) -> Routes {
         methods: any(proxy),
         describe: |router| router.routes(routes!(proxy)),
     };
+    let proxied_whole = Endpoints {
+        path: "/absproxy/{port}/{*path}".to_owned(),
+        methods: any(proxy_whole),
+        describe: |router| router.routes(routes!(proxy_whole)),
+    };
     Routes::new()
         .routes(endpoints!(list))
         .routes(endpoints!(in_use))
@@ -43,6 +48,9 @@ pub(crate) fn router(ports: Ports) -> Routes {
         .routes(proxied)
         .route("/proxy/{port}", any(proxy))
         .route("/proxy/{port}/", any(proxy))
+        .routes(proxied_whole)
+        .route("/absproxy/{port}", any(proxy_whole))
+        .route("/absproxy/{port}/", any(proxy_whole))
         .with_state(ports)
 }
 
@@ -165,4 +173,19 @@ async fn proxy(
     request: Request,
 ) -> Result<Response> {
     ports.inner.proxy.pass(request, peer.ip()).await
+}
+
+/// As `/proxy/{port}/{path}`, and the port is asked for the whole path, from `/absproxy` on
+///
+/// For servers that are told the base of their URLs, as `vite --base /absproxy/5173/` is.
+#[utoipa::path(get, path = "/absproxy/{port}/{path}", tag = "ports",
+    params(("port" = u16, Path), ("path" = String, Path, description = "May be empty and may have slashes")),
+    responses((status = 200, description = "Whatever the port answers"), (status = 400, body = ErrorBody),
+        (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn proxy_whole(
+    ports: State<Ports>,
+    peer: ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Result<Response> {
+    proxy(ports, peer, request).await
 }

@@ -122,7 +122,7 @@ impl Access {
         if let Some(origin) = text(header::ORIGIN) {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
             // The pages of a preview are whatever the sandbox serves: they reach previews, not what runs commands.
-            let is_theirs = uri.path().starts_with("/proxy/") || self.names.port(host).is_none();
+            let is_theirs = preview::is_passed_on(uri.path()) || self.names.port(host).is_none();
             if !is_own_name(without_port(host)) || !is_theirs {
                 return refused(format!("requests from pages of {origin} are refused"));
             }

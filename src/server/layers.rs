@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, error, error_span, info, warn};
 use uuid::Uuid;
 
+use super::preview::is_passed_on;
 use crate::error::{Error, ErrorKind};
 use crate::http::reply;
 use crate::platform::telemetry::{ServerSpan, Telemetry};
@@ -20,8 +21,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES: usize = 64;
 /// Polled every few milliseconds while a sandbox starts: no log line and no trace.
 const QUIET: &str = "/version";
-/// Below it is what is only passed on to a port of the sandbox.
-const PROXIED: &str = "/proxy/";
 
 /// Observes a request from its routing to its reply's head.
 pub(super) async fn observe(State(telemetry): State<Telemetry>, request: Request, next: Next) -> Response {
@@ -39,7 +38,7 @@ pub(super) async fn observe(State(telemetry): State<Telemetry>, request: Request
         trace.cover(&span);
     }
 
-    let is_proxied = path.starts_with(PROXIED);
+    let is_proxied = is_passed_on(&path);
     let mut reply = next.run(request).instrument(span.clone()).await;
     let is_ours = span.in_scope(|| {
         let failure = reply::seal(&mut reply, &method, &path);
@@ -79,7 +78,7 @@ fn trace(
     route: &str,
     headers: &HeaderMap,
 ) -> Option<ServerSpan> {
-    if route == QUIET || path.starts_with(PROXIED) {
+    if route == QUIET || is_passed_on(path) {
         return None;
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! Requests for a port of the sandbox: by path, `/proxy/{port}/…`, or, stand-alone, by a host name of the port's own,
+//! Requests for a port of the sandbox: by path, `/proxy/{port}/…` or `/absproxy/{port}/…`, or, stand-alone, by a host name of the port's own,
 //! `{port}-{id}.localhost`, for apps whose pages name absolute paths. Browsers take every name below `localhost` for
 //! this machine, so no name of the outside can lead here (RFC 6761 6.3).
 //!
@@ -29,6 +29,14 @@ pub(super) struct Names {
     pub(super) cookie: String,
     /// No platform is in front, whose own host names these would be.
     stand_alone: bool,
+}
+
+/// What paths that lead to a port begin with.
+const ROOTS: [&str; 2] = ["/proxy/", "/absproxy/"];
+
+/// Whether what is asked for is only passed on to a port of the sandbox: how it is spelt is not our business.
+pub(super) fn is_passed_on(path: &str) -> bool {
+    ROOTS.iter().any(|root| path.starts_with(root))
 }
 
 /// A request is for this port. Among the request's extensions.
@@ -65,11 +73,12 @@ impl Names {
             return Some((Preview { port, base: "/".to_owned(), asked: uri.clone() }, path));
         }
         let path = own.unwrap_or(uri);
-        let (text, _) = segment(path.path().strip_prefix("/proxy/")?);
+        let (root, rest) = ROOTS.iter().find_map(|root| Some((root, path.path().strip_prefix(root)?)))?;
+        let (text, _) = segment(rest);
         let port = sockets::port(text)?;
         // The prefix is what the client's own path has more.
         let prefix = uri.path().len() - path.path().len();
-        let base = uri.path()[..prefix + "/proxy/".len() + text.len()].to_owned();
+        let base = uri.path()[..prefix + root.len() + text.len()].to_owned();
         Some((Preview { port, base, asked: uri.clone() }, path.clone()))
     }
 }
@@ -218,6 +227,7 @@ mod tests {
         assert_eq!(by_path("/proxy/80", None), Some((80, "/proxy/80".to_owned())));
         let prefixed = by_path("/toolbox/x/proxy/80/a?b", Some("/proxy/80/a?b"));
         assert_eq!(prefixed, Some((80, "/toolbox/x/proxy/80".to_owned())));
+        assert_eq!(by_path("/absproxy/80/a", None), Some((80, "/absproxy/80".to_owned())));
         assert_eq!(by_path("/proxy/+80/", None), None);
         assert_eq!(by_path("/files", None), None);
         let with_platform = Names::new("box.example", false);

@@ -16,7 +16,7 @@ use utoipa::OpenApi;
 
 use super::auth::{self, Access, Peer};
 use super::layers;
-use super::preview::{Names, Preview};
+use super::preview::{Names, Preview, is_passed_on};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::routes::Routes;
@@ -24,6 +24,7 @@ use crate::platform::sockets::OwnPorts;
 
 /// First segments of our own paths; a first segment that is none of them, before one that is, is a sandbox id.
 const ROOTS: &[&str] = &[
+    "absproxy",
     "api",
     "computeruse",
     "docs",
@@ -129,11 +130,11 @@ async fn no_such_route(request: Request<Body>) -> Result<()> {
 }
 
 /// The URI without a platform's prefix (contract `core.md` 10.3) and without a slash at its end; none when it has
-/// neither. Percent-encoding is left alone, and so is everything below `/proxy/`.
+/// neither. Percent-encoding is left alone, and so is everything that is passed on to a port.
 fn own_uri(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let mut own = without_prefix(path);
-    if own.len() > 1 && !own.starts_with("/proxy/") {
+    if own.len() > 1 && !is_passed_on(own) {
         own = own.trim_end_matches('/');
     }
     let own = if own.is_empty() { "/" } else { own };

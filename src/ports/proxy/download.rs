@@ -1,5 +1,6 @@
 //! A reply's body on its way to the client.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +21,8 @@ pub(super) struct Download {
     line: Option<Line>,
     is_ended: bool,
     failure: Option<hyper::Error>,
+    /// Of a stream of events, which has no end of its own: the end of the daemon, which would wait for it in vain.
+    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     port: u16,
     pool: Arc<Pool>,
     _place: OwnedSemaphorePermit,
@@ -32,8 +35,9 @@ impl Download {
         port: u16,
         pool: Arc<Pool>,
         place: OwnedSemaphorePermit,
+        stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     ) -> Self {
-        Self { is_ended: false, failure: None, body, line, port, pool, _place: place }
+        Self { is_ended: false, failure: None, stop, body, line, port, pool, _place: place }
     }
 }
 
@@ -45,6 +49,11 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
+            self.line = None;
+            self.stop = None;
+            return Poll::Ready(None);
+        }
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }

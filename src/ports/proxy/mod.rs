@@ -1,4 +1,4 @@
-//! The reverse proxy `/proxy/{port}/…`: all preview traffic comes this way, so what is not ours is not touched.
+//! The reverse proxy `/proxy/{port}/…`, and `/absproxy/{port}/…` for servers that know where they are seen: all preview traffic comes this way, so what is not ours is not touched.
 //!
 //! ```text
 //!   request ---> headers.rs ---> pool.rs or a new connection ---> line.rs ---> 127.0.0.1 or ::1
@@ -28,7 +28,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::download::Download;
@@ -90,7 +91,9 @@ impl Proxy {
             return Ok(Response::from_parts(head, Body::empty()));
         }
         headers::back(&mut head.headers);
-        let body = self.body(port, line, body, place);
+        let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let is_events = kind.to_ascii_lowercase().starts_with(b"text/event-stream");
+        let body = self.body(port, line, body, place, is_events);
         Ok(Response::from_parts(head, body))
     }
 
@@ -99,7 +102,7 @@ impl Proxy {
         &self,
         port: u16,
         request: Request<Body>,
-    ) -> Result<(Line, Response<hyper::body::Incoming>), Failure> {
+    ) -> Result<(Line, Response<Incoming>), Failure> {
         let can_repeat = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
             && http_body::Body::is_end_stream(request.body());
         let mut request = request.map(Upload::new);
@@ -119,14 +122,23 @@ impl Proxy {
         Ok((line, reply))
     }
 
-    fn body(&self, port: u16, line: Line, body: hyper::body::Incoming, place: OwnedSemaphorePermit) -> Body {
-        let pool = Arc::clone(&self.pool);
-        if line.has_sent_all() {
-            return Body::new(Download::new(body, Some(line), port, pool, place));
-        }
-        // The answer came before the end of the request: both go on, whichever the client minds first.
-        self.shutdown.spawn(line.finish());
-        Body::new(Download::new(body, None, port, pool, place))
+    fn body(
+        &self,
+        port: u16,
+        line: Line,
+        body: Incoming,
+        place: OwnedSemaphorePermit,
+        is_events: bool,
+    ) -> Body {
+        let line = if line.has_sent_all() {
+            Some(line)
+        } else {
+            // The answer came before the end of the request: both go on, whichever the client minds first.
+            self.shutdown.spawn(line.finish());
+            None
+        };
+        let stop = is_events.then(|| Box::pin(self.shutdown.cancelled()) as _);
+        Body::new(Download::new(body, line, port, Arc::clone(&self.pool), place, stop))
     }
 }
 
@@ -139,12 +151,17 @@ fn copy(request: &Request<Upload>) -> Request<Upload> {
     copy
 }
 
-/// The port in a path like `/proxy/3000/a?b`, and what to ask it for: all that follows, as it is.
+/// The port in a path like `/proxy/3000/a?b`, and what to ask it for, as it is: all that follows or, below
+/// `/absproxy`, the whole.
 fn target(uri: &Uri) -> Result<(u16, Uri)> {
-    let path = uri.path().strip_prefix("/proxy/").unwrap_or_default();
+    let whole = uri.path().strip_prefix("/absproxy/");
+    let path = whole.or_else(|| uri.path().strip_prefix("/proxy/")).unwrap_or_default();
     let (text, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
     let port = sockets::port(text)
         .ok_or_else(|| Error::invalid(format!("{text:?} is not a port: plain digits from 1 to 65535 are")))?;
+    if whole.is_some() {
+        return Ok((port, uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()));
+    }
     let rest = if rest.is_empty() { "/" } else { rest };
     let text = uri.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"));
     let target = PathAndQuery::try_from(text).map_err(|_| Error::invalid("the path is not one of HTTP's"))?;
@@ -165,6 +182,7 @@ mod tests {
             ("/proxy/3000?a=b", "3000 /?a=b"),
             ("/proxy/3000//a/../b%2Fc(%40)/?x=%20&&y", "3000 //a/../b%2Fc(%40)/?x=%20&&y"),
             ("/proxy/65535/?", "65535 /?"),
+            ("/absproxy/80//a%2Fb?c", "80 /absproxy/80//a%2Fb?c"),
         ] {
             assert_eq!(target(uri).as_deref(), Some(expected), "{uri}");
         }
