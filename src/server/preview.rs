@@ -125,11 +125,11 @@ impl Preview {
 pub(super) fn forget_secrets<B>(request: &mut Request<B>, names: &Names, passes: &Passes, port: u16) {
     let is_ours = |shown: &str| passes.admits_to(Some(port), shown);
     let headers = request.headers_mut();
-    if text_of(headers, &TOKEN_HEADER).is_some_and(is_ours) {
+    if texts_of(headers, &TOKEN_HEADER).any(is_ours) {
         headers.remove(&TOKEN_HEADER);
     }
-    let bearer = text_of(headers, &header::AUTHORIZATION).and_then(|value| value.split_once(' '));
-    if bearer.is_some_and(|(_, token)| is_ours(token.trim())) {
+    let mut bearers = texts_of(headers, &header::AUTHORIZATION).filter_map(|value| value.split_once(' '));
+    if bearers.any(|(_, token)| is_ours(token.trim())) {
         headers.remove(header::AUTHORIZATION);
     }
     let is_kept = |pair: &str| pair.trim().split_once('=').is_none_or(|(name, _)| name != names.cookie);
@@ -180,8 +180,8 @@ fn token(pair: &str) -> Option<String> {
     percent_decode_str(value).decode_utf8().ok().map(Into::into)
 }
 
-fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+fn texts_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
 }
 
 /// The first segment, and the rest with its slash.

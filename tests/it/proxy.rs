@@ -371,6 +371,14 @@ async fn an_answer_before_the_end_of_an_upload_is_seen() {
 }
 
 #[tokio::test]
+async fn an_upload_that_makes_no_sense_is_the_clients_fault() {
+    let (daemon, app) = (Daemon::start().await, Upstream::app().await);
+    let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let reply = raw(&daemon, &format!("POST {} {head}not hex\r\n", app.path("/"))).await;
+    assert!(reply.starts_with("HTTP/1.1 400") && reply.contains("INVALID_REQUEST_BODY"), "{reply}");
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_100_is_told_to_go_on() {
     let (daemon, app) = (Daemon::start().await, Upstream::app().await);
     let mut wire = Wire::connect(daemon.address).await;

@@ -39,6 +39,8 @@ pub(super) enum Failure {
     Malformed(hyper::Error),
     /// It switched to a protocol that nobody had asked for.
     Switched,
+    /// The request's own body cannot be read to its end.
+    Request(hyper::Error),
 }
 
 impl Failure {
@@ -64,6 +66,9 @@ impl Failure {
                 error(format!("what listens on port {port} did not answer in HTTP: {cause}"))
                     .with_source(cause)
             }
+            Self::Request(cause) => {
+                Error::new(ErrorKind::InvalidBody, "the body ended early").with_source(cause)
+            }
             Self::Switched => {
                 error(format!("what listens on port {port} switched protocols without being asked to"))
             }
@@ -73,6 +78,9 @@ impl Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
+        if error.is_user() {
+            return Self::Request(error);
+        }
         if error.is_parse() || error.is_parse_too_large() {
             Self::Malformed(error)
         } else {
