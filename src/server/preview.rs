@@ -128,8 +128,8 @@ pub(super) fn forget_secrets<B>(request: &mut Request<B>, names: &Names, passes:
     if texts_of(headers, &TOKEN_HEADER).any(is_ours) {
         headers.remove(&TOKEN_HEADER);
     }
-    let mut bearers = texts_of(headers, &header::AUTHORIZATION).filter_map(|value| value.split_once(' '));
-    if bearers.any(|(_, token)| is_ours(token.trim())) {
+    let bears_ours = |value: &str| value.split_once(' ').is_some_and(|(_, token)| is_ours(token.trim()));
+    if texts_of(headers, &header::AUTHORIZATION).any(bears_ours) {
         headers.remove(header::AUTHORIZATION);
     }
     let is_kept = |pair: &str| pair.trim().split_once('=').is_none_or(|(name, _)| name != names.cookie);
