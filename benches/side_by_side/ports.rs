@@ -1,4 +1,5 @@
-//! The reverse proxy beside the same server without it.
+//! The reverse proxy beside the same server without it, and beside a relay that copies bytes and knows nothing: what
+//! one more process on the way costs at least.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,6 +54,32 @@ fn serve(mut stream: TcpStream) {
             left -= most;
         }
     }
+}
+
+/// Copies bytes to and from `port`, a thread for each direction.
+fn relay(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), connect(port));
+            let ends = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+            for (from, to) in ends {
+                thread::spawn(move || copy(from, to));
+            }
+        }
+    });
+    own
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 128 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
 fn connect(port: u16) -> TcpStream {
@@ -112,6 +139,7 @@ pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
             target,
         }
     };
+    let relay = relay(port);
     let rates = |what, ours: Duration, theirs: Duration| {
         let (ours, theirs) = (rate(BODY, ours), rate(BODY, theirs));
         let mib = |rate: f64| format!("{rate:.0} MiB/s");
@@ -121,7 +149,13 @@ pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
         times("proxied request, p50", 50, "+ ≤ 200 µs"),
         times("proxied request, p99", 99, "-"),
         rates("proxied download", download(daemon.connect(), &path), download(connect(port), "/")),
+        rates(
+            "proxied download, beside a relay",
+            download(daemon.connect(), &path),
+            download(connect(relay), "/"),
+        ),
         rates("proxied upload", upload(daemon.connect(), &path), upload(connect(port), "/")),
+        rates("proxied upload, beside a relay", upload(daemon.connect(), &path), upload(connect(relay), "/")),
         memory_row("memory, both", daemon.memory("VmHWM") - idle),
     ];
     drop(daemon);
