@@ -1,6 +1,6 @@
-//! Requests for a port of the sandbox: by path, `/proxy/{port}/…` or `/absproxy/{port}/…`, or, stand-alone, by a host name of the port's own,
-//! `{port}-{id}.localhost`, for apps whose pages name absolute paths. Browsers take every name below `localhost` for
-//! this machine, so no name of the outside can lead here (RFC 6761 6.3).
+//! Requests for a port of the sandbox: by path, `/proxy/{port}/…` or `/absproxy/{port}/…`, or, stand-alone, by a host
+//! name of the port's own, `{port}-{id}.localhost`, for apps whose pages name absolute paths. Browsers take every name
+//! below `localhost` for this machine, so no name of the outside can lead here (RFC 6761 6.3).
 //!
 //! ```text
 //!   GET /?DAYTONA_SANDBOX_AUTH_KEY=… ---> 303 /, with the cookie       a visit, in the address bar

@@ -19,8 +19,7 @@ async fn id(client: &Client) -> String {
 }
 
 /// A client that follows no redirect.
-fn visitor(daemon: &Daemon) -> reqwest::Client {
-    let _ = daemon;
+fn visitor() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
@@ -92,7 +91,7 @@ async fn a_visit_with_a_token_gets_a_cookie_that_opens_one_port() {
         let ask = |path: &str| client.get(path).header("host", &host);
         let url = client.url(&format!("{path}?a=1&DAYTONA_SANDBOX_AUTH_KEY=t0ken"));
         ask(&format!("{path}?a=1")).fails(401, "UNAUTHORIZED").await;
-        let visit = visitor(&daemon).get(url).header("host", &host);
+        let visit = visitor().get(url).header("host", &host);
         let visit = VISIT.iter().fold(visit, |visit, (name, value)| visit.header(*name, *value));
         let reply = visit.send().await.unwrap();
         assert_eq!(reply.status(), 303);
@@ -173,7 +172,7 @@ async fn the_cookie_of_a_signed_link_ends_with_it() {
 async fn a_visit_to_a_path_gets_its_slash_and_a_program_its_answer() {
     let (daemon, app) = (Daemon::start().await, Upstream::app().await);
     let url = daemon.client().url(&app.path("?a=b"));
-    let visit = visitor(&daemon).get(url);
+    let visit = visitor().get(url);
     let visit = VISIT.iter().fold(visit, |visit, (name, value)| visit.header(*name, *value));
     let reply = visit.send().await.unwrap();
     assert_eq!(

@@ -19,6 +19,11 @@ const MIB: usize = 1024 * 1024;
 /// Bytes moved in one body.
 const LARGE: usize = 2048 * MIB;
 
+/// The reply to a GET of a path that is sent as it is.
+async fn get_raw(daemon: &Daemon, path: &str) -> String {
+    raw(daemon, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
+}
+
 /// Sends a head, as it is, and gives all that comes back until the daemon closes.
 async fn raw(daemon: &Daemon, head: &str) -> String {
     let mut wire = Wire::connect(daemon.address).await;
@@ -43,9 +48,7 @@ async fn paths_and_queries_arrive_byte_for_byte() {
     ] {
         for prefix in ["", "/box", "/toolbox/box", "/api/toolbox/box/toolbox"] {
             let path = format!("{prefix}{}", app.path(asked));
-            let reply =
-                raw(&daemon, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
-                    .await;
+            let reply = get_raw(&daemon, &path).await;
             let expected = format!("\"target\":\"{expected}\"");
             assert!(reply.starts_with("HTTP/1.1 200") && reply.contains(&expected), "{path}: {reply}");
         }
@@ -73,11 +76,7 @@ async fn a_port_is_plain_digits() {
         String::new(),
     ] {
         for path in ["/", "/work-dir", "/proxy/1/"] {
-            let reply = raw(
-                &daemon,
-                &format!("GET /proxy/{port}{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
-            )
-            .await;
+            let reply = get_raw(&daemon, &format!("/proxy/{port}{path}")).await;
             assert!(reply.starts_with("HTTP/1.1 40"), "{port}: {reply}");
             assert!(reply.contains("BAD_REQUEST") || reply.contains("NOT_FOUND"), "{port}: {reply}");
         }
@@ -162,16 +161,12 @@ async fn requests_are_those_of_a_direct_client_but_for_the_connection() {
 async fn replies_come_back_as_they_are() {
     let daemon = Daemon::start().await;
     let app = Upstream::saying(
-        "HTTP/1.1 404 Whatever\r\nSet-Cookie: a=1; Path=/\r\nX-Odd-CASE: 1\r\nset-cookie: b=2\r\nLocation: http://localhost/there\r\n\
-         X-Request-Id: theirs\r\nContent-Encoding: gzip\r\nKeep-Alive: timeout=1\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n\
-         Content-Length: 3\r\n\r\n\x1f\x00z",
+        "HTTP/1.1 404 Whatever\r\nSet-Cookie: a=1; Path=/\r\nX-Odd-CASE: 1\r\nset-cookie: b=2\r\n\
+         Location: http://localhost/there\r\nX-Request-Id: theirs\r\nContent-Encoding: gzip\r\n\
+         Keep-Alive: timeout=1\r\nConnection: close, x-hop\r\nX-Hop: 1\r\nContent-Length: 3\r\n\r\n\x1f\x00z",
     )
     .await;
-    let reply = raw(
-        &daemon,
-        &format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", app.path("/")),
-    )
-    .await;
+    let reply = get_raw(&daemon, &app.path("/")).await;
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     let mut lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
     lines[1..].sort_unstable();
@@ -398,7 +393,8 @@ async fn trailers_pass_both_ways() {
         assert!(head.to_lowercase().contains("\r\nte: trailers\r\n"), "{head}");
         let body = wire.until("\r\n\r\n").await.unwrap();
         assert!(body.to_lowercase().contains("0\r\nx-sum: up\r\n\r\n"), "{body}");
-        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: down\r\n\r\n").await;
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n").await;
+        wire.send("1\r\na\r\n0\r\nX-Sum: down\r\n\r\n").await;
     })
     .await;
     let mut wire = Wire::connect(daemon.address).await;

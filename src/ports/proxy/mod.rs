@@ -1,4 +1,5 @@
-//! The reverse proxy `/proxy/{port}/…`, and `/absproxy/{port}/…` for servers that know where they are seen: all preview traffic comes this way, so what is not ours is not touched.
+//! The reverse proxy `/proxy/{port}/…`, and `/absproxy/{port}/…` for servers that know where they are seen: all preview
+//! traffic comes this way, so what is not ours is not touched.
 //!
 //! ```text
 //!   request ---> headers.rs ---> pool.rs or a new connection ---> line.rs ---> 127.0.0.1 or ::1

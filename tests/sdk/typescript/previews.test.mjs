@@ -176,7 +176,7 @@ test('a signed link opens a path behind a token, with a cookie and without the t
 test('programs use the link with its token and the signed link alone', async (t) => {
   const daemon = await startDaemon(t, { env: { TOOLBOXD_TOKEN: 't0ken' } })
   const sandbox = await connect(t, daemon, 't0ken').create()
-  const port = await serve(t, (request, response) => response.end(`${request.url} ${request.headers['x-daytona-preview-token']}`))
+  const port = await serve(t, ({ url, headers }, response) => response.end(`${url} ${headers['x-daytona-preview-token']}`))
   const link = await sandbox.getPreviewLink(port)
   assert.equal((await fetch(link.url)).status, 401)
   const reply = await fetch(`${link.url}/a?b`, { headers: { 'x-daytona-preview-token': link.token } })
