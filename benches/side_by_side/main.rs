@@ -9,6 +9,7 @@
 
 mod code;
 mod files;
+mod ports;
 mod process;
 mod start;
 mod support;
@@ -33,6 +34,7 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

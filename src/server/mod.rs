@@ -5,7 +5,9 @@
 
 mod auth;
 mod connection;
+pub mod health;
 mod layers;
+mod preview;
 pub mod router;
 
 use std::io;

@@ -6,6 +6,7 @@ mod daemon;
 mod events;
 mod files;
 mod socket;
+mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
@@ -13,3 +14,4 @@ pub(crate) use daemon::{Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, p
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use socket::Socket;
+pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};
