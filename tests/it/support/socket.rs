@@ -64,7 +64,7 @@ impl Socket {
 
     /// Sends a text frame with JSON.
     pub(crate) async fn send_json(&mut self, value: &Value) {
-        within(self.inner.send(Message::Text(value.to_string().into()))).await.unwrap();
+        self.say(&value.to_string()).await;
     }
 
     /// The next frame with data; the code of the close, when it comes instead.
