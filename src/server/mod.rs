@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod held;
 mod layers;
 pub mod router;
 
