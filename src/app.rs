@@ -10,6 +10,7 @@ use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry::Telemetry;
 use crate::process::exec::Exec;
+use crate::process::pty::Ptys;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -26,6 +27,8 @@ pub struct App {
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Interactive terminals.
+    pub ptys: Ptys,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -57,6 +60,7 @@ impl App {
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            ptys: Ptys::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,
                 shells,

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod logs;
 mod pid_1;
+mod pty;
 mod readme;
 mod replace;
 mod search;
