@@ -9,6 +9,7 @@
 
 mod files;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -27,6 +28,7 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),

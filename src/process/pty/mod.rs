@@ -13,10 +13,10 @@
 //! asks for an offset, or when nobody has seen any of it: what it printed, its exit code and the close come then as they
 //! would have come before. What a terminal looked like is not kept: replay is bytes, drawing them is the client's.
 
-mod pty;
 pub(crate) mod routes;
 mod service;
 mod socket;
+mod state;
 mod wire;
 
 pub use service::Ptys;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::pty::{Attached, Pty, not_found};
+use super::state::{Attached, Pty, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::idempotency::{Idempotent, Key};
 use crate::platform::paths;
@@ -407,4 +407,53 @@ fn checked_argv(argv: Vec<String>) -> Result<Vec<OsString>> {
         return Err(Error::invalid("command has a NUL byte"));
     }
     Ok(argv.into_iter().map(OsString::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::supervisor::Environment;
+
+    fn ptys() -> Ptys {
+        let config = Config::parse_from(["toolboxd".into()], BTreeMap::new()).unwrap();
+        let (environment, shutdown) = (Environment::new(BTreeMap::new()), Shutdown::new());
+        let supervisor = Supervisor::new(&config, environment.clone(), shutdown.clone());
+        Ptys::new(supervisor, Shells::new(environment), "/".into(), shutdown)
+    }
+
+    fn request(command: &str) -> Request {
+        let command = Some(vec![command.to_owned()]);
+        let (cwd, env, cols, rows, user) = (None, BTreeMap::new(), None, None, None);
+        Request { id: "p1".into(), cwd, env, cols, rows, lazy_start: false, command, user }
+    }
+
+    #[tokio::test]
+    async fn what_was_made_for_a_client_that_never_came_is_removed() {
+        let ptys = ptys();
+        let unclaimed = ptys.create_for_client(request("cat")).await.unwrap();
+        let pty = ptys.get("p1").unwrap();
+        drop(unclaimed);
+        assert!(ptys.list().is_empty());
+        assert_eq!(pty.ended().await.code, 137);
+        // Unless another client has come.
+        let unclaimed = ptys.create_for_client(request("cat")).await.unwrap();
+        let (pty, _attached) = ptys.connect("p1", None).await.unwrap();
+        drop(unclaimed);
+        assert!(Arc::ptr_eq(&pty, &ptys.get("p1").unwrap()));
+        ptys.delete("p1").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_one_of_the_same_id_is_not_the_old_one() {
+        let ptys = ptys();
+        ptys.create(request("cat"), None).await.unwrap();
+        let old = ptys.get("p1").unwrap();
+        ptys.delete("p1").await.unwrap();
+        ptys.create(request("cat"), None).await.unwrap();
+        assert!(!ptys.table().remove(&old), "an end that is noticed late takes nothing away");
+        assert_eq!(old.ended().await.code, 137);
+        assert!(!Arc::ptr_eq(&old, &ptys.get("p1").unwrap()));
+        ptys.delete("p1").await.unwrap();
+    }
 }

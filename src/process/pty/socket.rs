@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::pty::{Attached, Pty};
+use super::state::{Attached, Pty};
 use super::wire::{exited, exited_close, skipped};
 use crate::http::socket::{Close, Frame, Left, MAX_FRAME, Receiver, Sender};
 use crate::supervisor::{Chunk, Input, Viewer};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::pty::{End, Pty};
 use super::service::{Request, check_env};
+use super::state::{End, Pty};
 use crate::error::{Error, Result};
 use crate::http::extract::integral;
 use crate::http::socket::{Close, ENVS_SUBPROTOCOL};
