@@ -110,8 +110,8 @@ impl Upgrade {
     /// Answers with the upgrade and runs `endpoint` on the socket; what it returns is sent as the close.
     ///
     /// The endpoint ends when [`Receiver::recv`] gives none or a send of [`Sender`] fails: the peer has left then, and
-    /// what it sent before still comes out of the receiver. It is dropped when the daemon stops, which closes with [`Close::AWAY`], and when the peer breaks the protocol; the
-    /// daemon waits for the closing.
+    /// what it sent before still comes out of the receiver. The endpoint is dropped when the daemon stops, which closes
+    /// with [`Close::AWAY`], and when the peer breaks the protocol; the daemon waits for the closing.
     pub fn serve<E, F>(self, shutdown: &Shutdown, endpoint: E) -> Response
     where
         E: FnOnce(Sender, Receiver) -> F + Send + 'static,
