@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
 mod files;
+mod ports;
 mod process;
 mod pty;
 mod start;
@@ -32,6 +33,7 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

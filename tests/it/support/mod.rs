@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod pty;
 mod socket;
+mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
@@ -15,3 +16,4 @@ pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
 pub(crate) use socket::Socket;
+pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};
