@@ -14,6 +14,7 @@ use crate::ports::Ports;
 use crate::process::code::Code;
 use crate::process::exec::Exec;
 use crate::process::interpreter::Interpreter;
+use crate::process::pty::Ptys;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -38,6 +39,8 @@ pub struct App {
     pub interpreter: Interpreter,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Interactive terminals.
+    pub ptys: Ptys,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -80,6 +83,7 @@ impl App {
                 shutdown.clone(),
             ),
             interpreter: Interpreter::new(supervisor.clone(), work_dir.clone(), shutdown.clone()),
+            ptys: Ptys::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,
                 shells,

@@ -11,6 +11,7 @@ mod code;
 mod files;
 mod ports;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -31,6 +32,7 @@ fn main() {
         ("stream", process::stream),
         ("code", code::code_run),
         ("interpreter", code::interpreter),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),

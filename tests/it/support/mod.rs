@@ -5,6 +5,7 @@ mod collector;
 mod daemon;
 mod events;
 mod files;
+mod pty;
 mod socket;
 mod upstream;
 
@@ -13,5 +14,6 @@ pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, python_path, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
+pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
 pub(crate) use socket::Socket;
 pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};

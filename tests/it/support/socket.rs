@@ -17,7 +17,7 @@ pub(crate) struct Socket {
     inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Of the reply to the handshake.
     pub(crate) headers: HeaderMap,
-    /// Of the close, when it has come.
+    /// Of the close, once it has come.
     pub(crate) reason: String,
 }
 
@@ -119,6 +119,16 @@ impl Socket {
                 Err(code) => return (frames, code),
             }
         }
+    }
+
+    /// Sends a frame; waits while the daemon takes nothing.
+    pub(crate) async fn send(&mut self, message: Message) {
+        within(self.inner.send(message)).await.unwrap();
+    }
+
+    /// Ends the connection without a word.
+    pub(crate) fn vanish(self) {
+        drop(self.inner);
     }
 
     /// Sends a ping and waits for its pong.
