@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::git::Git;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
@@ -22,6 +23,8 @@ pub struct App {
     pub system: System,
     /// The file system.
     pub files: Files,
+    /// Repositories.
+    pub git: Git,
     /// Commands with collected output.
     pub exec: Exec,
     /// Shells that run commands one by one.
@@ -56,6 +59,13 @@ impl App {
         let passes = Passes::new();
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
+            git: Git::new(
+                work_dir.clone(),
+                &home,
+                config.xdg_config_home().as_deref(),
+                config.temporary_directory(),
+                shutdown.clone(),
+            ),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

@@ -382,6 +382,13 @@ impl Config {
             .unwrap_or_else(|| PathBuf::from("/"))
     }
 
+    /// Where the user's own settings of programs are, when it is not `.config` in the home directory:
+    /// `XDG_CONFIG_HOME`, which only counts when it is absolute.
+    pub fn xdg_config_home(&self) -> Option<PathBuf> {
+        let set = self.environment.get(OsStr::new("XDG_CONFIG_HOME")).map(PathBuf::from);
+        set.filter(|path| path.is_absolute())
+    }
+
     /// Where temporary files go: `TMPDIR`, else `/tmp`.
     pub fn temporary_directory(&self) -> PathBuf {
         let set = self.environment.get(OsStr::new("TMPDIR")).filter(|path| !path.is_empty());
