@@ -111,6 +111,16 @@ pub struct Config {
     )]
     pub shutdown_grace_period: Duration,
 
+    /// Longest wait for a byte from a remote of git; at least 1s. There is no limit on the whole.
+    #[arg(
+        long,
+        env = "TOOLBOXD_GIT_STALL_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "2m",
+        value_parser = at_least_a_second
+    )]
+    pub git_stall_timeout: Duration,
+
     /// Connections served at a time; more wait to be accepted.
     #[arg(long, env = "TOOLBOXD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000",
           value_parser = clap::value_parser!(u32).range(1..))]

@@ -9,9 +9,11 @@
 
 mod failure;
 mod locks;
+pub(crate) mod remote;
 pub(crate) mod routes;
 mod service;
 mod status;
 mod wire;
 
+pub use remote::Remotes;
 pub use service::Git;
