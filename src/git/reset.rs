@@ -166,8 +166,11 @@ fn restore(repository: &Repository, order: &Restore) -> Result<()> {
     }
     let mut checkout = CheckoutBuilder::new();
     checkout.force().disable_pathspec_match(true);
+    // Without any, all is taken: that is what the root stands for.
     if specs.iter().all(|spec| !spec.is_empty()) {
-        specs.iter().for_each(|spec| drop(checkout.path(spec.as_slice()))); // else the root is, and all in it
+        for spec in &specs {
+            checkout.path(spec.as_slice());
+        }
     }
     let failing = failing("restore files");
     match (&source, staged, worktree) {

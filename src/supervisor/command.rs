@@ -1,8 +1,12 @@
 //! What to run.
 
 use std::ffi::OsString;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::platform::users::Credentials;
 
 /// A program, its arguments and its surroundings.
 #[derive(Debug, Clone)]
@@ -15,6 +19,10 @@ pub struct Command {
     pub env: Vec<(OsString, OsString)>,
     /// Where its output goes.
     pub output: Output,
+    /// Descriptors beside the standard three: number there, and what it is here.
+    pub descriptors: Vec<(RawFd, Arc<OwnedFd>)>,
+    /// Whose process it is; the daemon's own user's when there is none.
+    pub user: Option<Credentials>,
     /// The whole tree is killed when it has run for this long.
     pub time_limit: Option<Duration>,
 }
@@ -38,6 +46,8 @@ impl Command {
             cwd: None,
             env: Vec::new(),
             output: Output::Merged,
+            descriptors: Vec::new(),
+            user: None,
             time_limit: None,
         }
     }

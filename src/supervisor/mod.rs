@@ -12,6 +12,7 @@ mod pump;
 mod script;
 mod shell;
 mod signal;
+mod spawn;
 mod tree;
 
 use std::fs::File;
@@ -23,11 +24,12 @@ use std::time::Duration;
 pub use command::{Command, Output};
 pub use environment::{Environment, check_name, check_value};
 pub use output::{Chunk, OutputLog, Piece, Stream};
-pub use process::{Cause, Exit, Process, StartError};
+pub use process::{Cause, Exit, Process};
 pub use pump::Pump;
 pub use script::{Script, ScriptMemory, descriptor_path, is_zsh};
 pub use shell::Shells;
 pub use signal::{ExitStatus, signal_by_name};
+pub use spawn::StartError;
 
 use crate::config::Config;
 use crate::platform::blocking::Lane;
@@ -58,6 +60,7 @@ struct Inner {
     null: OwnedFd,
     /// Soft limit of descriptors that we were started with, and that children get back.
     descriptors: Option<u64>,
+    huge_pages: spawn::HugePages,
     memory_kills: process::MemoryKills,
     tag: tree::Tag,
     started: AtomicU32,
@@ -82,6 +85,7 @@ impl Supervisor {
             files,
             null: null().unwrap_or_else(|error| panic!("no descriptor for an empty standard input: {error}")),
             descriptors: raise_descriptor_limit(),
+            huge_pages: spawn::HugePages::default(),
             memory_kills: process::MemoryKills::default(),
             tag: tree::Tag::of_daemon(),
             started: AtomicU32::new(0),

@@ -13,14 +13,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::Pid;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -33,9 +31,9 @@ use super::output::{OutputLog, Stream};
 use super::pidfd::PidFd;
 use super::pump::Pump;
 use super::signal::ExitStatus;
-use super::tree::{self, Root, Tag};
+use super::spawn::{self, Inherited, Standard, StartError};
+use super::tree::{self, Root};
 use super::{Inner, Supervisor};
-use crate::error::os_text;
 use crate::platform::cgroup;
 
 /// A running or ended process; a cheap handle. Dropping it changes nothing.
@@ -76,15 +74,6 @@ pub enum Cause {
     MemoryLimit,
     /// The supervisor was told to stop it.
     Stopped,
-}
-
-/// A process that did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {}", os_text(.source))]
-pub struct StartError {
-    /// What failed, and on what: `fork/exec /bin/bash`, `chdir /no/such`.
-    step: String,
-    source: io::Error,
 }
 
 impl Process {
@@ -194,54 +183,25 @@ struct Spawned {
 }
 
 fn spawn(supervisor: &Inner, command: &Command, stdin: Option<OwnedFd>) -> Result<Spawned, StartError> {
-    let program = command.argv.first().cloned().unwrap_or_default();
-    let shown = Path::new(&program).display().to_string();
-    let failed = |step: &str| {
-        let step = format!("{step} {shown}");
-        move |source: io::Error| StartError { step, source }
-    };
-    let Stdio { stdin, stdout, stderr, output } =
-        stdio(supervisor, command.output, stdin).map_err(failed("pipe"))?;
+    let (standard, output) = standard(supervisor, command.output, stdin)
+        .map_err(|source| StartError { step: "pipe".to_owned(), source })?;
     let environment = supervisor.environment.snapshot();
+    let inherited = Inherited {
+        environment: &environment,
+        descriptors: supervisor.descriptors,
+        huge_pages: &supervisor.huge_pages,
+    };
     let tag = supervisor.tag.of_process(supervisor.started.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-    let descriptors = supervisor.descriptors;
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts processes")]
-    let mut child = std::process::Command::new(&program);
-    child
-        .args(command.argv.iter().skip(1))
-        .env_clear()
-        .envs(environment.iter())
-        .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr)
-        .process_group(0);
-    if let Some(cwd) = &command.cwd {
-        child.current_dir(cwd);
-    }
-    before_exec(&mut child, tag, descriptors);
-    let spawned = child.spawn().map_err(|error| match &command.cwd {
-        // The child tells the error but not its step.
-        Some(cwd) if !cwd.is_dir() => {
-            let source = std::fs::read_dir(cwd).map_or_else(|error| error, |_| error);
-            StartError { step: format!("chdir {}", cwd.display()), source }
-        }
-        _ => failed("fork/exec")(error),
-    })?;
-    let pid = Pid::from_raw(spawned.id().cast_signed()).expect("a child has a pid");
-    // `spawned` is never waited for: the owning task reaps by pid, to learn what the process used.
+    let pid = spawn::spawn(command, &standard, &inherited, tag)?;
     Ok(Spawned { pid, root: Root { tag, pid: Some(pid), reaped: Arc::default() }, output })
 }
 
 /// What a child gets as its three standard descriptors, and our ends of them.
-struct Stdio {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    output: Vec<(OwnedFd, Stream)>,
-}
-
-fn stdio(supervisor: &Inner, output: Output, stdin: Option<OwnedFd>) -> io::Result<Stdio> {
+fn standard(
+    supervisor: &Inner,
+    output: Output,
+    stdin: Option<OwnedFd>,
+) -> io::Result<(Standard, Vec<(OwnedFd, Stream)>)> {
     let stdin = stdin.map_or_else(|| supervisor.null.try_clone(), Ok)?;
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
     let (stdout, stderr, output) = match output {
@@ -255,33 +215,7 @@ fn stdio(supervisor: &Inner, output: Output, stdin: Option<OwnedFd>) -> io::Resu
         }
         Output::Discarded => (supervisor.null.try_clone()?, supervisor.null.try_clone()?, Vec::new()),
     };
-    Ok(Stdio { stdin, stdout, stderr, output })
-}
-
-#[expect(unsafe_code, reason = "code between fork and exec")]
-fn before_exec(child: &mut std::process::Command, tag: Tag, descriptors: Option<u64>) {
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are plain system calls, and
-    // nothing is allocated or locked.
-    unsafe {
-        child.pre_exec(move || {
-            tag.mark_self();
-            // Descriptors that the daemon itself was given by whoever started it are not for its children. Kernels
-            // before 5.11 refuse.
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            // Our allocator switches huge pages off for our process, and children inherit that (prctl(2)).
-            libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
-            // Whoever started the daemon may have had it ignore signals, as shells do for what they run with `&`.
-            for signal in 1..=31 {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            if let Some(current) = descriptors {
-                let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-                let _ =
-                    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum });
-            }
-            Ok(())
-        });
-    }
+    Ok((Standard { stdin, stdout, stderr, is_terminal: false }, output))
 }
 
 /// The task that owns a child.
