@@ -7,13 +7,23 @@
 //!
 //! Not done: SHA-256 repositories, the reftable format, split and sparse indexes; libgit2 refuses to open those.
 
+mod branches;
+mod checkout;
+mod commit;
+mod config;
 mod failure;
+mod history;
+mod init;
 mod locks;
+mod pathspec;
 pub(crate) mod remote;
+mod remotes;
+mod reset;
 pub(crate) mod routes;
 mod service;
 mod status;
 mod wire;
+mod worktree;
 
 pub use remote::Remotes;
 pub use service::Git;

@@ -34,6 +34,8 @@ pub struct Git {
     pub(super) work_dir: Arc<Path>,
     /// Where `.gitconfig` and `.git-credentials` are.
     pub(super) home: Arc<Path>,
+    /// Where the user's other settings of git are.
+    pub(super) xdg: Arc<Path>,
     /// For temporary files.
     pub(super) spool: Arc<Path>,
     pub(super) lane: Lane,
@@ -57,6 +59,7 @@ impl Git {
         Self {
             work_dir: work_dir.into(),
             home: home.into(),
+            xdg: xdg.into(),
             spool: spool.into(),
             lane: Lane::new(JOBS),
             streams: Lane::new(STREAMS),
