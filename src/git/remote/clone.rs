@@ -10,11 +10,12 @@ use git2::{
 };
 use tracing::{error, warn};
 
-use super::fetch::{Depth, Head, Link, Wanted, check_branch, find_branch};
+use super::fetch::{Depth, Head, Link, Wanted, find_branch};
 use super::local;
 use super::location::{self, Location};
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::git::branches::check_name;
 use crate::git::failure::failing;
 
 /// Where refs are while a commit is looked for that the branch does not lead to.
@@ -52,7 +53,7 @@ pub(super) fn clone(
     destination: &Path,
 ) -> Result<()> {
     let location = Location::parse(&request.url, base)?;
-    request.branch.as_deref().map_or(Ok(()), check_branch)?;
+    request.branch.as_deref().map_or(Ok(()), check_name)?;
     let commit = request.commit.as_deref().map(check_commit).transpose()?;
     if let Location::Local(path) = &location {
         crate::git::service::open(path)?;

@@ -10,6 +10,7 @@ use super::location::{self, Location};
 use super::operation::{Operation, transport};
 use super::remarks;
 use crate::error::{Error, ErrorKind, Result};
+use crate::git::branches::check_name;
 use crate::git::failure::{failed, failing};
 
 /// Depth that means the whole history (git's own `INFINITE_DEPTH`).
@@ -132,7 +133,19 @@ impl<'r> Link<'r> {
         let fetched = self.remote.fetch(wanted.refspecs, Some(&mut options), Some(wanted.message));
         drop(options);
         fetched.map_err(|error| sorted(&operation, &self.location, error))?;
+        // Made empty by libgit2, whatever it is told.
+        let _ = std::fs::remove_file(self.repository.path().join("FETCH_HEAD"));
         Ok(updates)
+    }
+
+    /// Writes what `git merge FETCH_HEAD` would merge, without the secrets of the URL.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn note(&self, id: Oid, branch: &str) -> Result<()> {
+        let path = self.repository.path().join("FETCH_HEAD");
+        let text = format!("{id}\t\tbranch '{branch}' of {}\n", self.location);
+        std::fs::write(&path, text).map_err(|error| Error::io("write", &path, error))
     }
 
     /// Objects that the refspecs name.
@@ -323,10 +336,11 @@ pub(super) fn fetch(
     let base = base(repository);
     let mut link = Link::connect(operation, repository, &remote.url, &base, Direction::Fetch)?;
     let heads = link.heads()?;
+    let mut named = None;
     let refspecs = match &request.branch {
         Some(branch) => {
-            check_branch(branch)?;
-            find_branch(&heads, branch, &remote.shown())?;
+            check_name(branch)?;
+            named = Some((find_branch(&heads, branch, &remote.shown())?, branch));
             remote.cover(repository, branch)?;
             vec![format!("+refs/heads/{branch}:{}", remote.tracking(repository, branch))]
         }
@@ -339,6 +353,9 @@ pub(super) fn fetch(
     let tags = if request.tags { AutotagOption::All } else { AutotagOption::Auto };
     let message = format!("fetch {}", remote.name);
     let mut updates = link.fetch(&Wanted { refspecs: &refspecs, tags, depth, message: &message })?;
+    if let Some((id, branch)) = named {
+        link.note(id, branch)?;
+    }
     if request.prune {
         updates.extend(prune(repository, &heads, &refspecs)?);
     }
@@ -393,15 +410,6 @@ pub(super) fn find_branch(heads: &[Head], branch: &str, shown: &str) -> Result<O
         None => format!("branch not found: {branch} at {shown}"),
     };
     Err(Error::new(ErrorKind::GitBranchNotFound, text))
-}
-
-/// # Errors
-/// When a branch cannot have this name (git-check-ref-format(1)).
-pub(super) fn check_branch(branch: &str) -> Result<()> {
-    if git2::Branch::name_is_valid(branch).unwrap_or(false) && !branch.starts_with('-') {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("invalid branch name: {branch}")))
 }
 
 /// What relative URLs of a repository's remotes are relative to.

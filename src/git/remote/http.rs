@@ -399,6 +399,28 @@ impl Read for Reading {
     }
 }
 
+impl Reading {
+    /// Whether nothing of the body is missing; the last mark of one that came in chunks may not be read yet.
+    fn is_read(&mut self) -> bool {
+        let Some(open) = &mut self.open else { return false };
+        let body = &mut self.body;
+        let mut is_read = false;
+        if self.rest.is_empty() && !self.operation.is_cancelled() {
+            self.operation.part(async { is_read = open.drive(body.frame()).await.is_none() });
+        }
+        is_read
+    }
+}
+
+impl Drop for Reading {
+    /// libgit2 reads as far as it has to. The connection is of use again when that was all.
+    fn drop(&mut self) {
+        if self.is_read() {
+            lock(&self.client).open = self.open.take().filter(Open::is_alive);
+        }
+    }
+}
+
 impl Write for Reading {
     /// Nothing is written where refs are only asked for.
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {

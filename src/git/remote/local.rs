@@ -3,7 +3,7 @@
 //! A new clone gets the files of the object database, as links where that is safe. Everything else is packed; libgit2
 //! then finds that it has all that it would fetch, and only updates refs.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -123,7 +123,7 @@ pub(super) fn transfer(
         Some(Depth::Commits(commits)) => Some(add_some(operation, source, &mut builder, &wants, commits)?),
         Some(Depth::Whole) => {
             add_missing(operation, source, &mut builder, &wants, &[])?;
-            Some(HashSet::new())
+            Some(Shape::default())
         }
         None => {
             add_missing(operation, source, &mut builder, &wants, &tips(target)?)?;
@@ -131,8 +131,8 @@ pub(super) fn transfer(
         }
     };
     write(operation, &mut builder, target)?;
-    if let Some(roots) = shallow {
-        write_shallow(target, &roots)
+    if let Some(shape) = shallow {
+        write_shallow(target, &shape)
             .map_err(|error| Error::io("write", &target.commondir().join("shallow"), error))?;
     }
     Ok(())
@@ -190,37 +190,43 @@ fn add_tags(source: &Repository, builder: &mut PackBuilder<'_>, id: Oid) -> Resu
     }
 }
 
-/// `depth` commits from each tip, and their files; gives those whose parents are left out.
+/// Which commits a repository has, and where that ends.
+#[derive(Debug, Default)]
+struct Shape {
+    commits: HashSet<Oid>,
+    /// Those whose parents are left out.
+    roots: HashSet<Oid>,
+}
+
+/// `depth` commits from each tip, and their files.
 fn add_some(
     operation: &Operation,
     source: &Repository,
     builder: &mut PackBuilder<'_>,
     wants: &[Oid],
     depth: u32,
-) -> Result<HashSet<Oid>> {
+) -> Result<Shape> {
     let packing = failing("pack objects");
     let mut queue = VecDeque::new();
     for want in wants {
         queue.extend(add_tags(source, builder, *want)?.map(|commit| (commit, 1)));
     }
     let already_shallow = read_shallow(source);
-    let mut seen: HashMap<Oid, u32> = HashMap::new();
-    let mut roots = HashSet::new();
+    let mut shape = Shape::default();
     while let Some((id, level)) = queue.pop_front() {
-        if seen.contains_key(&id) {
-            continue; // nearer to a tip, because that one was met first
+        if !shape.commits.insert(id) {
+            continue; // it was met nearer to a tip
         }
         operation.check()?;
-        seen.insert(id, level);
         builder.insert_commit(id).map_err(&packing)?;
         let commit = source.find_commit(id).map_err(&packing)?;
         if already_shallow.contains(&id) || (level >= depth && commit.parent_count() > 0) {
-            roots.insert(id);
+            shape.roots.insert(id);
         } else {
             queue.extend(commit.parent_ids().map(|parent| (parent, level + 1)));
         }
     }
-    Ok(roots)
+    Ok(shape)
 }
 
 fn write(operation: &Operation, builder: &mut PackBuilder<'_>, target: &Repository) -> Result<()> {
@@ -254,16 +260,21 @@ fn read_shallow(repository: &Repository) -> HashSet<Oid> {
     text.lines().filter_map(|line| Oid::from_str(line.trim()).ok()).collect()
 }
 
-/// gitrepository-layout(5), "shallow". What was fetched before stays as shallow as it was.
-fn write_shallow(target: &Repository, roots: &HashSet<Oid>) -> io::Result<()> {
+/// gitrepository-layout(5), "shallow". What was not fetched now stays as shallow as it was; a shape of nothing is all
+/// that there is.
+fn write_shallow(target: &Repository, shape: &Shape) -> io::Result<()> {
     let path = target.commondir().join("shallow");
+    let mut roots = shape.roots.clone();
+    if !shape.commits.is_empty() {
+        roots.extend(read_shallow(target).difference(&shape.commits));
+    }
     if roots.is_empty() {
         return match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
     }
-    let mut lines: Vec<String> = roots.union(&read_shallow(target)).map(|id| format!("{id}\n")).collect();
+    let mut lines: Vec<String> = roots.iter().map(|id| format!("{id}\n")).collect();
     lines.sort();
     let temporary = target.commondir().join("shallow.lock");
     std::fs::write(&temporary, lines.concat())?;

@@ -26,6 +26,8 @@ use crate::platform::shutdown::Shutdown;
 
 /// Most that is kept of what the remote says, in bytes; its beginning goes first.
 const REMARKS: usize = 4 * 1024;
+/// Longest time for what is only a courtesy.
+const PARTING: Duration = Duration::from_millis(100);
 /// Time between lines of progress in the log.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -138,9 +140,9 @@ impl Operation {
         })
     }
 
-    /// Gives a connection the time to say goodbye.
+    /// Gives a connection a moment for what is not needed.
     pub(super) fn part(&self, farewell: impl Future<Output = ()>) {
-        let _ = self.runtime.block_on(async { timeout(Duration::from_secs(1), farewell).await });
+        let _ = self.runtime.block_on(async { timeout(PARTING, farewell).await });
     }
 
     /// Keeps why a transport failed, the first time, for [`Operation::failed`].

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use git2::{AutotagOption, Direction, ErrorCode, Oid, Repository, StatusOptions};
 
-use super::fetch::{Configured, Link, Wanted, base, check_branch, find_branch};
+use super::fetch::{Configured, Link, Wanted, base, find_branch};
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::git::branches::check_name;
 use crate::git::failure::failing;
 use crate::git::service::work_tree;
 use crate::git::status::{Head, head};
@@ -46,13 +47,14 @@ pub(super) fn fetch(
     work_tree(repository)?;
     let current = head(repository)?;
     let (remote, branch) = source(repository, &current, request)?;
-    check_branch(&branch)?;
+    check_name(&branch)?;
     let remote = Configured::find(repository, &remote)?;
     let mut link = Link::connect(operation, repository, &remote.url, &base(repository), Direction::Fetch)?;
     let id = find_branch(&link.heads()?, &branch, &remote.shown())?;
     let refspec = format!("+refs/heads/{branch}:{}", remote.tracking(repository, &branch));
     let message = format!("pull {} {branch}", remote.name);
     link.fetch(&Wanted { refspecs: &[refspec], tags: AutotagOption::Auto, depth: None, message: &message })?;
+    link.note(id, &branch)?;
     Ok(Fetched { id, shown: format!("{}/{branch}", remote.name) })
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use git2::{Direction, ErrorCode, Oid, Repository};
 
-use super::fetch::{Configured, Link, base, check_branch};
+use super::fetch::{Configured, Link, base};
 use super::local;
 use super::location::Location;
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::git::branches::check_name;
 use crate::git::failure::failing;
 use crate::git::status::{Head, head};
 
@@ -38,7 +39,7 @@ pub(super) fn push(operation: &Arc<Operation>, repository: &Repository, request:
             }
         },
     };
-    check_branch(&branch)?;
+    check_name(&branch)?;
     let remote = Configured::find(repository, request.remote.as_deref().unwrap_or("origin"))?;
     let name = format!("refs/heads/{branch}");
     let id = match repository.refname_to_id(&name) {

@@ -1,11 +1,11 @@
 //! Who may ask remotes what, and for how long: each operation has a thread of its own, goes on when its client leaves,
 //! and ends when the daemon does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use git2::{ConfigLevel, Repository};
+use git2::{Config, ErrorCode, Repository};
 use tracing::info;
 
 use super::clone::{self, CloneRequest};
@@ -17,6 +17,7 @@ use super::pull::{self, PullRequest};
 use super::push::{self, PushRequest};
 use crate::error::{Error, Result};
 use crate::git::Git;
+use crate::git::config::Scope;
 use crate::git::failure::failing;
 use crate::git::service::open;
 use crate::platform::blocking::Lane;
@@ -155,17 +156,15 @@ impl Remotes {
         password: String,
     ) -> Result<()> {
         let server = Server::new(protocol, host)?;
-        let (git, login) = (self.git.clone(), Login { user: username, password });
+        let login = Login { user: username, password };
+        let (git, home) = (self.git.clone(), Arc::clone(&self.git.home));
         self.git
             .to_its_end(async move {
-                let home = Arc::clone(&git.home);
-                let _turn = git.writers.turn(home.join(".gitconfig")).await;
-                git.lane
-                    .run(move || {
-                        credentials::keep(&home, &server, &login)?;
-                        use_store(&home)
-                    })
-                    .await?
+                let turn = git.writers.turn(home.join(".git-credentials")).await;
+                git.lane.run(move || credentials::keep(&home, &server, &login)).await??;
+                drop(turn);
+                let settings = git.file_to_write(Scope::Global, None)?;
+                git.edit(settings, use_store).await
             })
             .await
     }
@@ -216,15 +215,17 @@ fn redacted(operation: &Operation, error: Error) -> Error {
 }
 
 /// Makes git look into `.git-credentials`. Other helpers that are listed stay, when there are several.
-fn use_store(home: &Path) -> Result<()> {
-    let configuring = failing("write the configuration");
-    let path = home.join(".gitconfig");
-    let mut config = git2::Config::new().map_err(&configuring)?;
-    config.add_file(&path, ConfigLevel::Global, false).map_err(&configuring)?;
+fn use_store(config: &mut Config) -> Result<()> {
+    let configuring = failing("change the settings");
     let name = "credential.helper";
     let mut helpers = Vec::new();
-    let entries = config.multivar(name, None).map_err(&configuring)?;
-    entries.for_each(|entry| helpers.extend(entry.value().ok().map(str::to_owned))).map_err(&configuring)?;
+    match config.multivar(name, None) {
+        Ok(entries) => entries
+            .for_each(|entry| helpers.extend(entry.value().ok().map(str::to_owned)))
+            .map_err(&configuring)?,
+        Err(error) if error.code() == ErrorCode::NotFound => {}
+        Err(error) => return Err(configuring(error)),
+    }
     match helpers.len() {
         _ if helpers.iter().any(|helper| helper == "store") => Ok(()),
         0 | 1 => config.set_str(name, "store").map_err(configuring),

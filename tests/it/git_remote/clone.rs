@@ -33,7 +33,10 @@ async fn a_clone_is_what_the_git_program_would_make() {
     let clone = repo(&daemon);
     check_clean(&clone).await;
     let tip = upstream.tip("main").await;
-    assert_eq!(git(&clone, &["rev-parse", "HEAD", "main", "origin/main", "origin/HEAD"]).await, [&*tip; 4].join("\n"));
+    assert_eq!(
+        git(&clone, &["rev-parse", "HEAD", "main", "origin/main", "origin/HEAD"]).await,
+        [&*tip; 4].join("\n")
+    );
     assert_eq!(git(&clone, &["tag"]).await, "light\nv1");
     assert_eq!(git(&clone, &["branch", "--all", "--format=%(refname)"]).await.lines().count(), 3);
     assert_eq!(git(&clone, &["config", "remote.origin.url"]).await, server.url());
@@ -58,13 +61,18 @@ async fn another_branch_is_cloned_alone() {
     let (daemon, url) = (Daemon::start().await, server.url());
     let client = daemon.client();
     client.clone_repo(&url, json!({"branch": "feature/x"})).ok().await;
-    assert_eq!(git(&repo(&daemon), &["rev-parse", "HEAD", "origin/feature/x"]).await, format!("{tip}\n{tip}"));
+    assert_eq!(
+        git(&repo(&daemon), &["rev-parse", "HEAD", "origin/feature/x"]).await,
+        format!("{tip}\n{tip}")
+    );
     assert_eq!(git(&repo(&daemon), &["for-each-ref", "refs/remotes"]).await.lines().count(), 1);
     check_clean(&repo(&daemon)).await;
     // A tag is no branch.
-    for (branch, code, status) in
-        [("v1", "GIT_BRANCH_NOT_FOUND", 404), ("nosuch", "GIT_BRANCH_NOT_FOUND", 404), ("-x", "BAD_REQUEST", 400)]
-    {
+    for (branch, code, status) in [
+        ("v1", "GIT_BRANCH_NOT_FOUND", 404),
+        ("nosuch", "GIT_BRANCH_NOT_FOUND", 404),
+        ("-x", "BAD_REQUEST", 400),
+    ] {
         let body = json!({"url": url, "path": "a/b", "branch": branch});
         let message = client.post("/git/clone").json(body).fails(status, code).await;
         assert!(message.contains(branch), "{message}");
@@ -82,10 +90,15 @@ async fn a_commit_is_checked_out_wherever_it_is() {
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let (daemon, url) = (Daemon::start().await, server.url());
     let client = daemon.client();
-    for (index, (commit, depth)) in
-        [(&first[..], None), (&first[..7], None), (&first, Some(1)), (&elsewhere, None), (&elsewhere[..8], Some(1))]
-            .into_iter()
-            .enumerate()
+    for (index, (commit, depth)) in [
+        (&first[..], None),
+        (&first[..7], None),
+        (&first, Some(1)),
+        (&elsewhere, None),
+        (&elsewhere[..8], Some(1)),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let path = format!("repo{index}");
         let body = json!({"url": url, "path": path, "branch": "main", "commit_id": commit, "depth": depth});
@@ -137,7 +150,11 @@ async fn only_an_empty_directory_is_cloned_into() {
     assert_eq!(names_in(&work.join("full")), ["mine"]);
     clone("full/mine").fails(409, "CONFLICT").await;
     client.post("/git/clone").json(json!({"url": url})).fails(400, "INVALID_REQUEST_BODY").await;
-    client.post("/git/clone").json(json!({"url": null, "path": "x"})).fails(400, "INVALID_REQUEST_BODY").await;
+    client
+        .post("/git/clone")
+        .json(json!({"url": null, "path": "x"}))
+        .fails(400, "INVALID_REQUEST_BODY")
+        .await;
 }
 
 #[tokio::test]

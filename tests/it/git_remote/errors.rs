@@ -54,7 +54,8 @@ async fn credentials_in_a_url_work_and_stay_where_they_were_put() {
         assert!(!text.contains("s3cr3t"), "{file}: {text}");
     }
     let wrong = server.url().replace("http://", "http://me:wr0ng@");
-    let message = daemon.client().git("/git/clone", "other", json!({"url": wrong})).fails(401, "GIT_AUTH_FAILED").await;
+    let message =
+        daemon.client().git("/git/clone", "other", json!({"url": wrong})).fails(401, "GIT_AUTH_FAILED").await;
     assert!(!message.contains("wr0ng"), "{message}");
 }
 
@@ -87,13 +88,14 @@ async fn an_empty_repository_is_not_cloned() {
     git(upstream.root(), &["init", "-q", "--bare", "empty.git"]).await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
-    let message = fails(&daemon, &server.url().replace("repo", "empty"), json!({}), 404, "GIT_REPO_NOT_FOUND").await;
+    let message =
+        fails(&daemon, &server.url().replace("repo", "empty"), json!({}), 404, "GIT_REPO_NOT_FOUND").await;
     assert!(message.contains("remote repository is empty"), "{message}");
 }
 
 #[tokio::test]
 async fn who_does_not_answer_is_given_up() {
-    let daemon = Daemon::start_with(|command| drop(command.env("TOOLBOXD_GIT_STALL_TIMEOUT", "1s"))).await;
+    let daemon = Daemon::start_with(|command| _ = command.env("TOOLBOXD_GIT_STALL_TIMEOUT", "1s")).await;
     let upstream = Upstream::new().await;
     let hanging = GitServer::start(upstream.root(), Manner::Hangs).await;
     let message = fails(&daemon, &hanging.url(), json!({}), 502, "GIT_TRANSPORT_FAILED").await;
@@ -138,7 +140,8 @@ async fn a_redirect_takes_credentials_to_the_same_server_only() {
     }
     // What is private there stays so, also for a URL that has the credentials itself.
     let private = GitServer::start(upstream.root(), Manner::Private("me", "s3cr3t")).await;
-    let source = GitServer::start(upstream.root(), Manner::Redirects(format!("http://{}", private.address))).await;
+    let source =
+        GitServer::start(upstream.root(), Manner::Redirects(format!("http://{}", private.address))).await;
     for (url, login) in [(source.url(), login), (source.url().replace("//", "//me:s3cr3t@"), json!({}))] {
         let body = super::merged(json!({"url": url}), login);
         daemon.client().git("/git/clone", "other", body).fails(401, "GIT_AUTH_FAILED").await;

@@ -25,7 +25,7 @@ async fn certificates_are_checked_unless_that_is_switched_off() {
     check_clean(&repo(&daemon)).await;
     // For that clone alone.
     client.pull(json!({"insecure_skip_tls": true})).fails(502, "GIT_TRANSPORT_FAILED").await;
-    let trusting = Daemon::start_with(|command| drop(command.env("SSL_CERT_FILE", &roots))).await;
+    let trusting = Daemon::start_with(|command| _ = command.env("SSL_CERT_FILE", &roots)).await;
     trusting.client().clone_repo(&url, json!({})).ok().await;
     check_clean(&repo(&trusting)).await;
     // The name counts too.
@@ -71,7 +71,7 @@ async fn proxies_are_used_for_what_is_not_excluded() {
 
 #[tokio::test]
 async fn a_proxy_that_is_not_there_is_named() {
-    let daemon = Daemon::start_with(|command| drop(command.env("all_proxy", "http://host.invalid:1"))).await;
+    let daemon = Daemon::start_with(|command| _ = command.env("all_proxy", "http://host.invalid:1")).await;
     let call = daemon.client().clone_repo("http://localhost/x", json!({}));
     let message = call.fails(502, "GIT_TRANSPORT_FAILED").await;
     assert!(message.contains("proxy") && message.contains("host.invalid"), "{message}");
@@ -123,7 +123,11 @@ async fn kept_credentials_serve_us_and_the_git_program() {
     check_clean(&repo(&daemon)).await;
     // The git program finds them too.
     let mut command = git_command(&daemon.work());
-    command.env("HOME", daemon.home()).args(["credential", "fill"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .env("HOME", daemon.home())
+        .args(["credential", "fill"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let asked = format!("protocol=http\nhost={host}\n\n");
     child.stdin.take().unwrap().write_all(asked.as_bytes()).await.unwrap();

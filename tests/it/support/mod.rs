@@ -15,6 +15,6 @@ pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use remotes::{
     GitServer, Manner, Proxy, SshServer, Upstream, certificate, git, git_command, git_daemon, new_key,
-    new_key_with,
+    new_key_with, whoami,
 };
 pub(crate) use socket::Socket;

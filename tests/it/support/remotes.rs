@@ -233,7 +233,12 @@ impl Site {
                 let pair = base64::prelude::BASE64_STANDARD.encode(format!("{user}:{password}"));
                 let wanted = format!("Basic {pair}");
                 if head.headers.get("authorization").is_none_or(|value| *value != *wanted) {
-                    return plain(401, "text/html", "<p>who are you?</p>", &[("www-authenticate", "Basic realm=\"x\"")]);
+                    return plain(
+                        401,
+                        "text/html",
+                        "<p>who are you?</p>",
+                        &[("www-authenticate", "Basic realm=\"x\"")],
+                    );
                 }
             }
             Manner::Waits(permits) if !is_first => permits.acquire().await.unwrap().forget(),
@@ -257,7 +262,12 @@ impl Site {
     }
 
     /// The CGI program (RFC 3875).
-    async fn backend(&self, head: &http::request::Parts, path: &str, body: &Bytes) -> (u16, HeaderMap, Bytes) {
+    async fn backend(
+        &self,
+        head: &http::request::Parts,
+        path: &str,
+        body: &Bytes,
+    ) -> (u16, HeaderMap, Bytes) {
         let header = |name| head.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let mut command = git_command(&self.root);
         command
@@ -341,7 +351,8 @@ async fn inetd(program: impl Fn() -> Command + Send + 'static) -> SocketAddr {
             stream.set_nonblocking(false).unwrap();
             let input = OwnedFd::from(stream);
             let output = input.try_clone().unwrap();
-            let mut child: Child = program().stdin(input).stdout(output).stderr(Stdio::null()).spawn().unwrap();
+            let mut child: Child =
+                program().stdin(input).stdout(output).stderr(Stdio::null()).spawn().unwrap();
             tokio::spawn(async move { child.wait().await });
         }
     });
