@@ -5,6 +5,7 @@ mod collector;
 mod daemon;
 mod events;
 mod files;
+mod repo;
 mod socket;
 
 pub(crate) use client::{Call, Client};
@@ -12,4 +13,5 @@ pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
+pub(crate) use repo::Repo;
 pub(crate) use socket::Socket;
