@@ -39,6 +39,7 @@ pub(crate) fn router(git: Git) -> Routes {
         .routes(endpoints!(restore))
         .routes(endpoints!(config, set_config))
         .routes(endpoints!(configure_user))
+        .merge(super::beyond::routes::router())
         .with_state(git)
 }
 

@@ -6,6 +6,7 @@ mod daemon;
 mod events;
 mod files;
 mod remotes;
+mod repo;
 mod socket;
 
 pub(crate) use client::{Call, Client};
@@ -17,4 +18,5 @@ pub(crate) use remotes::{
     GitServer, Manner, Proxy, SshServer, Upstream, certificate, git, git_command, git_daemon, new_key,
     new_key_with, whoami,
 };
+pub(crate) use repo::Repo;
 pub(crate) use socket::Socket;
