@@ -362,6 +362,30 @@ pub(super) fn fetch(
     Ok(updates)
 }
 
+/// Fetches what will be a remote, as it will be configured.
+///
+/// # Errors
+/// As [`fetch`], and when the name is taken.
+pub(super) fn fetch_new(
+    operation: &Arc<Operation>,
+    repository: &Repository,
+    name: &str,
+    url: &str,
+    overwrite: bool,
+) -> Result<()> {
+    if name.starts_with('-') || !Remote::is_valid_name(name) {
+        return Err(Error::invalid(format!("invalid remote name: {name:?}")));
+    }
+    if !overwrite && Configured::find(repository, name).is_ok() {
+        return Err(Error::new(ErrorKind::Conflict, format!("remote {name} already exists")));
+    }
+    let mut link = Link::connect(operation, repository, url, &base(repository), Direction::Fetch)?;
+    let refspecs = [format!("+refs/heads/*:refs/remotes/{name}/*")];
+    let message = format!("fetch {name}");
+    link.fetch(&Wanted { refspecs: &refspecs, tags: AutotagOption::Auto, depth: None, message: &message })?;
+    Ok(())
+}
+
 fn configured(repository: &Repository, remote: &Configured) -> Result<Vec<String>> {
     let found = repository.find_remote(&remote.name).map_err(failing("read the configuration"))?;
     let specs = found.fetch_refspecs().map_err(failing("read the configuration"))?;

@@ -10,7 +10,7 @@ use super::wire::{
 };
 use crate::endpoints;
 use crate::error::Result;
-use crate::git::wire::require;
+use crate::git::wire::{AddRemoteRequest, require};
 use crate::http::extract::Json;
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
@@ -18,6 +18,7 @@ use crate::http::routes::Routes;
 pub(crate) fn router(remotes: Remotes) -> Routes {
     Routes::new()
         .routes(endpoints!(clone))
+        .routes(endpoints!(add_remote))
         .routes(endpoints!(fetch))
         .routes(endpoints!(pull))
         .routes(endpoints!(push))
@@ -35,6 +36,20 @@ async fn clone(State(remotes): State<Remotes>, Json(body): Json<GitCloneRequest>
     let (path, request, access) = body.parts();
     remotes.clone_repository(&path, request, access).await?;
     Ok(StatusCode::OK)
+}
+
+/// Adds a remote, or replaces one, and fetches it if that is asked for; when that fails, nothing is added
+#[utoipa::path(post, path = "/git/remotes", tag = "git", request_body = AddRemoteRequest,
+    responses((status = 201), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 502, body = ErrorBody)))]
+async fn add_remote(
+    State(remotes): State<Remotes>,
+    Json(request): Json<AddRemoteRequest>,
+) -> Result<StatusCode> {
+    let AddRemoteRequest { path, name, url, fetch, overwrite } = request;
+    require(&[("path", &path), ("name", &name), ("url", &url)])?;
+    remotes.add(&path, name, url, fetch.unwrap_or(false), overwrite.unwrap_or(false)).await?;
+    Ok(StatusCode::CREATED)
 }
 
 /// Brings a remote's refs and objects; nothing in the work tree changes

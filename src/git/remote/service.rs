@@ -105,6 +105,35 @@ impl Remotes {
             .await
     }
 
+    /// Adds a remote, after it was fetched if that is asked for: so nothing is added when that fails.
+    ///
+    /// # Errors
+    /// When name or URL make no sense, the name is taken, and those of the network.
+    pub(crate) async fn add(
+        &self,
+        path: &str,
+        name: String,
+        url: String,
+        fetches: bool,
+        overwrite: bool,
+    ) -> Result<()> {
+        if !fetches {
+            return self.git.add_remote(path, name, url, overwrite).await;
+        }
+        let (remotes, resolved, path) = (self.clone(), self.git.resolve(path), path.to_owned());
+        self.git
+            .to_its_end(async move {
+                let what = format!("fetch a new remote into {}", resolved.display());
+                let order = (name.clone(), url.clone());
+                let job = move |operation: &Arc<Operation>, repository: &Repository| {
+                    fetch::fetch_new(operation, repository, &order.0, &order.1, overwrite)
+                };
+                remotes.with(what, resolved, Access::default(), job).await?;
+                remotes.git.add_remote(&path, name, url, overwrite).await
+            })
+            .await
+    }
+
     /// Fetches what the branch follows, and moves the branch there if that is a fast-forward.
     ///
     /// # Errors

@@ -77,3 +77,23 @@ async fn a_shallow_clone_is_deepened() {
         check_clean(&clone).await;
     }
 }
+
+#[tokio::test]
+async fn a_remote_is_fetched_when_it_is_added_or_it_is_not_added() {
+    let upstream = Upstream::new().await;
+    let server = GitServer::start(upstream.root(), Manner::Serves).await;
+    let daemon = Daemon::start().await;
+    let (client, clone) = (daemon.client(), repo(&daemon));
+    std::fs::create_dir(&clone).unwrap();
+    git(&clone, &["init", "-q"]).await;
+    let add = |body| client.git("/git/remotes", "repo", body);
+    let (url, wrong) = (server.url(), server.url().replace("repo", "none"));
+    add(json!({"name": "origin", "url": wrong, "fetch": true})).fails(404, "GIT_REPO_NOT_FOUND").await;
+    add(json!({"name": "-x", "url": url, "fetch": true})).fails(400, "BAD_REQUEST").await;
+    assert_eq!(git(&clone, &["remote"]).await, "");
+    assert_eq!(add(json!({"name": "origin", "url": url, "fetch": true})).ok().await.status, 201);
+    assert_eq!(git(&clone, &["rev-parse", "origin/main"]).await, upstream.tip("main").await);
+    add(json!({"name": "origin", "url": url, "fetch": true})).fails(409, "CONFLICT").await;
+    add(json!({"name": "origin", "url": wrong, "overwrite": true, "fetch": null})).ok().await;
+    assert_eq!(git(&clone, &["config", "remote.origin.url"]).await, wrong);
+}
