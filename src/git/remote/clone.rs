@@ -17,6 +17,7 @@ use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::git::branches::check_name;
 use crate::git::failure::failing;
+use crate::platform::paths;
 
 /// Where refs are while a commit is looked for that the branch does not lead to.
 const SEARCH: &str = "refs/toolboxd/search/";
@@ -56,7 +57,7 @@ pub(super) fn clone(
     request.branch.as_deref().map_or(Ok(()), check_name)?;
     let commit = request.commit.as_deref().map(check_commit).transpose()?;
     if let Location::Local(path) = &location {
-        crate::git::service::open(path)?;
+        local::open(path)?;
     }
     let created = Created::at(destination)?;
     let cloning = failing("clone");
@@ -64,7 +65,9 @@ pub(super) fn clone(
     options.no_reinit(true).external_template(false).mkdir(false);
     let repository = Repository::init_opts(destination, &options).map_err(&cloning)?;
     let url = match &location {
-        Location::Local(path) if !request.url.contains("://") => path.to_string_lossy().into_owned(),
+        Location::Local(path) if !request.url.contains("://") => {
+            paths::clean(path).to_string_lossy().into_owned()
+        }
         _ => request.url.clone(),
     };
     let mut link = Link::connect(operation, &repository, &url, base, Direction::Fetch)?;
@@ -133,7 +136,7 @@ fn fetch(
     message: &str,
 ) -> Result<()> {
     if let (Location::Local(path), None) = (&link.location, request.depth) {
-        let source = crate::git::service::open(path)?;
+        let source = local::open(path)?;
         // A URL asks for a copy, as git has it.
         local::copy_objects(operation, &source, repository, !request.url.contains("://"))?;
         repository.odb().and_then(|odb| odb.refresh()).map_err(failing("open the object database"))?;
@@ -189,18 +192,13 @@ fn find_commit(
     if let Some(found) = present()? {
         return Ok(found);
     }
-    let fetch = |refspec: String, depth| {
+    let fetch = |refspecs: &[String], depth| {
         let mut link = Link::connect(operation, repository, url, base, Direction::Fetch)?;
-        link.fetch(&Wanted {
-            refspecs: &[refspec],
-            tags: AutotagOption::None,
-            depth,
-            message: "fetch a commit",
-        })
+        link.fetch(&Wanted { refspecs, tags: AutotagOption::None, depth, message: "fetch a commit" })
     };
     // Many servers give a commit to whoever knows its name.
     if digits.len() == 40 {
-        let fetched = fetch(digits.to_owned(), depth);
+        let fetched = fetch(&[digits.to_owned()], depth);
         operation.check()?;
         if fetched.is_ok()
             && let Some(found) = present()?
@@ -209,7 +207,7 @@ fn find_commit(
         }
     }
     let everything = depth.map(|_| Depth::Whole);
-    fetch(format!("+refs/*:{SEARCH}*"), everything)?;
+    fetch(&["heads", "tags"].map(|kind| format!("+refs/{kind}/*:{SEARCH}{kind}/*")), everything)?;
     let found = present()?;
     let refs = repository.references_glob(&format!("{SEARCH}*")).map_err(failing("list refs"))?;
     for reference in refs {

@@ -131,7 +131,11 @@ fn replace(path: &Path, server: &Server, login: &Login) -> io::Result<()> {
     // Ours wait for each other at the directory; git does not know of that, and sees our file.
     let directory = std::fs::File::open(path.parent().unwrap_or(path))?;
     flock(&directory, FlockOperation::LockExclusive)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock);
+    let mut file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::other(format!("another program holds {}", lock.display())),
+        _ => error,
+    })?;
     let written = (|| {
         let old = match std::fs::read(path) {
             Ok(old) => old,

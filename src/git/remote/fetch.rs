@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use git2::{AutotagOption, Direction, FetchOptions, FetchPrune, Oid, Remote, RemoteCallbacks, Repository};
+use git2::{
+    AutotagOption, Config, Direction, FetchOptions, FetchPrune, Oid, Remote, RemoteCallbacks, Repository,
+};
 
 use super::local;
-use super::location::{self, Location};
+use super::location::{self, Location, Login};
 use super::operation::{Operation, transport};
 use super::remarks;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,13 +76,15 @@ impl<'r> Link<'r> {
         base: &Path,
         direction: Direction,
     ) -> Result<Self> {
-        Location::parse(url, base)?;
-        let invalid = |error: git2::Error| Error::invalid("the url is not valid").with_source(error);
+        conceal(operation, &Location::parse(url, base)?);
+        // libgit2's words have the URL with its password in them.
+        let invalid = |_: git2::Error| Error::invalid("the url is not valid");
         let mut remote = repository.remote_anonymous(url).map_err(invalid)?;
         let rewritten = remote.url().map_err(invalid)?.to_owned();
-        let location = Location::parse(&rewritten, base)?;
+        let mut location = Location::parse(&rewritten, base)?;
+        conceal(operation, &location);
         if let Location::Local(path) = &location {
-            crate::git::service::open(path)?;
+            location = Location::Local(local::open(path)?.path().to_owned());
             remote = repository.remote_anonymous(&location.engine_url(&rewritten)).map_err(invalid)?;
         }
         operation.failure(); // of an earlier try
@@ -121,7 +125,7 @@ impl<'r> Link<'r> {
             .update_fetchhead(false)
             .prune(FetchPrune::Off);
         if let Location::Local(path) = &self.location {
-            let source = crate::git::service::open(path)?;
+            let source = local::open(path)?;
             let wants = self.wants(wanted)?;
             local::transfer(&operation, &source, self.repository, &wants, wanted.depth)?;
         } else if let Some(depth) = wanted.depth {
@@ -195,6 +199,14 @@ impl<'r> Link<'r> {
         drop(options);
         pushed.map_err(|error| sorted(&operation, &self.location, error))?;
         Ok(refusal)
+    }
+}
+
+/// Takes care that what a URL has of secrets is in no message.
+fn conceal(operation: &Operation, location: &Location) {
+    if let Location::Http(url) = location {
+        let alone = url.user.clone().map(|user| Login { user, password: String::new() });
+        url.login.iter().chain(&alone).for_each(|login| operation.conceal(login));
     }
 }
 
@@ -288,21 +300,52 @@ impl Configured {
         names.find(|name| !name.is_empty())
     }
 
-    /// Makes sure that the branch has a place, so that an upstream can be found there.
-    ///
-    /// # Errors
-    /// When the configuration cannot be written.
-    pub(super) fn cover(&self, repository: &Repository, branch: &str) -> Result<()> {
-        if self.configured_tracking(repository, branch).is_some() {
-            return Ok(());
-        }
-        let refspec = format!("+refs/heads/{branch}:refs/remotes/{}/{branch}", self.name);
-        repository.remote_add_fetch(&self.name, &refspec).map_err(failing("write the configuration"))
+    /// What the configuration lacks for the branch to have a place.
+    pub(super) fn missing_refspec(&self, repository: &Repository, branch: &str) -> Option<String> {
+        let is_missing = self.configured_tracking(repository, branch).is_none();
+        is_missing.then(|| format!("+refs/heads/{branch}:refs/remotes/{}/{branch}", self.name))
     }
 
     /// For messages and logs.
     pub(super) fn shown(&self) -> String {
         location::shown(&self.url)
+    }
+}
+
+/// What is to be written into a repository's configuration after an operation.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) file: PathBuf,
+    /// A remote, and what to fetch of it as well.
+    pub(super) refspec: Option<(String, String)>,
+    /// A branch, and the remote whose branch of the same name it follows.
+    pub(super) upstream: Option<(String, String)>,
+}
+
+impl Settings {
+    pub(super) fn of(repository: &Repository) -> Self {
+        Self { file: repository.commondir().join("config"), refspec: None, upstream: None }
+    }
+
+    pub(super) fn are_empty(&self) -> bool {
+        self.refspec.is_none() && self.upstream.is_none()
+    }
+
+    /// # Errors
+    /// When the configuration has something else in their place.
+    pub(super) fn write(&self, config: &mut Config) -> Result<()> {
+        let mut write = || -> Result<(), git2::Error> {
+            if let Some((remote, refspec)) = &self.refspec {
+                // A value that no pattern fits is added.
+                config.set_multivar(&format!("remote.{remote}.fetch"), "^$never", refspec)?;
+            }
+            if let Some((branch, remote)) = &self.upstream {
+                config.set_str(&format!("branch.{branch}.remote"), remote)?;
+                config.set_str(&format!("branch.{branch}.merge"), &format!("refs/heads/{branch}"))?;
+            }
+            Ok(())
+        };
+        write().map_err(failing("change the settings"))
     }
 }
 
@@ -331,7 +374,7 @@ pub(super) fn fetch(
     operation: &Arc<Operation>,
     repository: &Repository,
     request: &FetchRequest,
-) -> Result<Vec<Update>> {
+) -> Result<(Vec<Update>, Settings)> {
     let remote = Configured::find(repository, request.remote.as_deref().unwrap_or("origin"))?;
     let base = base(repository);
     let mut link = Link::connect(operation, repository, &remote.url, &base, Direction::Fetch)?;
@@ -341,7 +384,6 @@ pub(super) fn fetch(
         Some(branch) => {
             check_name(branch)?;
             named = Some((find_branch(&heads, branch, &remote.shown())?, branch));
-            remote.cover(repository, branch)?;
             vec![format!("+refs/heads/{branch}:{}", remote.tracking(repository, branch))]
         }
         None => configured(repository, &remote)?,
@@ -353,13 +395,16 @@ pub(super) fn fetch(
     let tags = if request.tags { AutotagOption::All } else { AutotagOption::Auto };
     let message = format!("fetch {}", remote.name);
     let mut updates = link.fetch(&Wanted { refspecs: &refspecs, tags, depth, message: &message })?;
+    let mut settings = Settings::of(repository);
     if let Some((id, branch)) = named {
         link.note(id, branch)?;
+        settings.refspec =
+            remote.missing_refspec(repository, branch).map(|refspec| (remote.name.clone(), refspec));
     }
     if request.prune {
         updates.extend(prune(repository, &heads, &refspecs)?);
     }
-    Ok(updates)
+    Ok((updates, settings))
 }
 
 /// Fetches what will be a remote, as it will be configured.

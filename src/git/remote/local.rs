@@ -9,12 +9,35 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository};
+use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository, RepositoryOpenFlags};
 
 use super::fetch::Depth;
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::git::failure::failing;
+
+/// Opens a repository that others are cloned from: its root, its `.git`, or a path that lacks the `.git` at its end.
+///
+/// # Errors
+/// [`ErrorKind::GitRepoNotFound`] when there is none.
+pub(super) fn open(path: &Path) -> Result<Repository> {
+    let open = |path: &Path| Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, &[] as &[&Path]);
+    let opened = open(path).or_else(|error| match path.file_name() {
+        Some(name) if error.code() == ErrorCode::NotFound => {
+            let mut name = name.to_owned();
+            name.push(".git");
+            open(&path.with_file_name(name))
+        }
+        _ => Err(error),
+    });
+    opened.map_err(|error| match error.code() {
+        ErrorCode::NotFound => {
+            let text = format!("repository not found: {}", path.display());
+            Error::new(ErrorKind::GitRepoNotFound, text).with_source(error)
+        }
+        _ => failing(&format!("open {}", path.display()))(error),
+    })
+}
 
 /// Copies the object database of `source` into that of a new repository. With `links`, files that are ours become
 /// links: objects never change. False when it has to be packed instead.
@@ -293,7 +316,7 @@ pub(super) fn push(
     name: &str,
     id: Oid,
 ) -> Result<()> {
-    let target = crate::git::service::open(target)?;
+    let target = open(target)?;
     let shown = target.path().display().to_string();
     let old = match target.refname_to_id(name) {
         Ok(old) => Some(old),

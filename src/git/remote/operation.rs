@@ -201,7 +201,7 @@ impl Operation {
         let text = String::from_utf8_lossy(&remarks.iter().copied().collect::<Vec<_>>()).into_owned();
         let lines = text.split('\n').filter_map(|line| {
             let line = line.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or_default().trim();
-            let is_progress = line.ends_with(", done.") || line.contains("% (");
+            let is_progress = line.ends_with(", done.") || line.contains("% (") || line.starts_with("Total ");
             (!line.is_empty() && !is_progress).then(|| line.trim_start_matches("remote: "))
         });
         let text: String = lines.collect::<Vec<_>>().join("; ");

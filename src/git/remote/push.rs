@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use git2::{Direction, ErrorCode, Oid, Repository};
+use tracing::warn;
 
-use super::fetch::{Configured, Link, base};
+use super::fetch::{Configured, Link, Settings, base};
 use super::local;
 use super::location::Location;
 use super::operation::Operation;
@@ -24,11 +25,15 @@ pub struct PushRequest {
     pub set_upstream: bool,
 }
 
-/// Pushes, and notes what the remote has now.
+/// Pushes, and notes what the remote has now; gives what is to be written down besides.
 ///
 /// # Errors
 /// Those of contract `git.md` 1.2.
-pub(super) fn push(operation: &Arc<Operation>, repository: &Repository, request: &PushRequest) -> Result<()> {
+pub(super) fn push(
+    operation: &Arc<Operation>,
+    repository: &Repository,
+    request: &PushRequest,
+) -> Result<Settings> {
     let branch = match &request.branch {
         Some(branch) => branch.clone(),
         None => match head(repository)? {
@@ -51,7 +56,14 @@ pub(super) fn push(operation: &Arc<Operation>, repository: &Repository, request:
         Err(error) => return Err(failing("look up the branch")(error)),
     };
     send(operation, repository, &remote, &name, id)?;
-    record(repository, &remote, &branch, id, request.set_upstream)
+    record(repository, &remote, &branch, id);
+    let mut settings = Settings::of(repository);
+    if request.set_upstream {
+        settings.refspec =
+            remote.missing_refspec(repository, &branch).map(|refspec| (remote.name.clone(), refspec));
+        settings.upstream = Some((branch, remote.name));
+    }
+    Ok(settings)
 }
 
 fn send(
@@ -95,28 +107,10 @@ fn refused(operation: &Operation, location: &Location, name: &str, reason: &str)
     Error::new(kind, format!("push to {location}: {name} was rejected: {reason}{remarks}"))
 }
 
-/// What was pushed is what the remote has.
-fn record(
-    repository: &Repository,
-    remote: &Configured,
-    branch: &str,
-    id: Oid,
-    set_upstream: bool,
-) -> Result<()> {
-    if set_upstream {
-        remote.cover(repository, branch)?;
-    }
+/// What was pushed is what the remote has. That it cannot be noted does not undo it.
+fn record(repository: &Repository, remote: &Configured, branch: &str, id: Oid) {
     let tracking = remote.tracking(repository, branch);
-    repository
-        .reference(&tracking, id, true, "update by push")
-        .map_err(failing("update the tracking branch"))?;
-    if set_upstream {
-        let write = || -> Result<(), git2::Error> {
-            let mut config = repository.config()?.open_level(git2::ConfigLevel::Local)?;
-            config.set_str(&format!("branch.{branch}.remote"), &remote.name)?;
-            config.set_str(&format!("branch.{branch}.merge"), &format!("refs/heads/{branch}"))
-        };
-        write().map_err(failing("set the upstream"))?;
+    if let Err(error) = repository.reference(&tracking, id, true, "update by push") {
+        warn!("{tracking} is not updated: {error}");
     }
-    Ok(())
 }

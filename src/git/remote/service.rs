@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::clone::{self, CloneRequest};
 use super::credentials::{self, Server};
-use super::fetch::{self, FetchRequest, Update};
+use super::fetch::{self, FetchRequest, Settings, Update};
 use super::location::{self, Login};
 use super::operation::{Operation, Surroundings};
 use super::pull::{self, PullRequest};
@@ -24,7 +24,7 @@ use crate::platform::blocking::Lane;
 use crate::supervisor::Environment;
 
 /// Operations at a time; more wait their turn.
-const JOBS: usize = 16;
+const JOBS: usize = 32;
 
 /// Speaks to remotes; a cheap handle.
 #[derive(Debug, Clone)]
@@ -96,11 +96,12 @@ impl Remotes {
         self.git
             .to_its_end(async move {
                 let what = format!("fetch into {}", path.display());
-                remotes
-                    .with(what, path, access, move |operation, repository| {
-                        fetch::fetch(operation, repository, &request)
-                    })
-                    .await
+                let job = move |operation: &Arc<Operation>, repository: &Repository| {
+                    fetch::fetch(operation, repository, &request)
+                };
+                let (updates, settings) = remotes.with(what, path, access, job).await?;
+                remotes.write(settings).await?;
+                Ok(updates)
             })
             .await
     }
@@ -163,11 +164,11 @@ impl Remotes {
         self.git
             .to_its_end(async move {
                 let what = format!("push from {}", path.display());
-                remotes
-                    .with(what, path, access, move |operation, repository| {
-                        push::push(operation, repository, &request)
-                    })
-                    .await
+                let job = move |operation: &Arc<Operation>, repository: &Repository| {
+                    push::push(operation, repository, &request)
+                };
+                let settings = remotes.with(what, path, access, job).await?;
+                remotes.write(settings).await
             })
             .await
     }
@@ -196,6 +197,13 @@ impl Remotes {
                 git.edit(settings, use_store).await
             })
             .await
+    }
+
+    async fn write(&self, settings: Settings) -> Result<()> {
+        if settings.are_empty() {
+            return Ok(());
+        }
+        self.git.edit(settings.file.clone(), move |config| settings.write(config)).await
     }
 
     /// Runs a job on the repository at `path`.
@@ -236,11 +244,16 @@ impl Remotes {
     }
 }
 
-/// The error without secrets; then also without its cause, which has them too.
+/// The error without secrets; without its cause, when that has them.
 fn redacted(operation: &Operation, error: Error) -> Error {
-    let text = error.to_string();
-    let clean = operation.redacted(&text);
-    if clean == text { error } else { Error::new(error.kind(), clean) }
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        texts.push(inner.to_string());
+        cause = inner.source();
+    }
+    let has_secrets = texts.iter().any(|text| operation.redacted(text) != *text);
+    if has_secrets { Error::new(error.kind(), operation.redacted(&texts[0])) } else { error }
 }
 
 /// Makes git look into `.git-credentials`. Other helpers that are listed stay, when there are several.

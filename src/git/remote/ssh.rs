@@ -72,10 +72,7 @@ fn connect(operation: &Arc<Operation>, url: &str, service: Service) -> Result<Co
     let handle = operation.wait(&doing, async {
         client::connect_stream(config, stream, server).await.map_err(|Failed(error)| name_host(&doing, error))
     });
-    let handle = match handle {
-        Ok(handle) => handle,
-        Err(error) => return Err(error),
-    };
+    let handle = handle?;
     if let Some(key) = lock(&new).take() {
         remember(&known, &key, host);
     }

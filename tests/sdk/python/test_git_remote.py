@@ -187,7 +187,7 @@ async def test_kept_credentials_serve_later_calls(call, upstream, daemon):
     await call("init", "other")
     await call("remote_add", "other", "origin", upstream.url, fetch=True)
     assert git(daemon.work / "other", "rev-parse", "origin/test") == upstream.tip("test")
-    assert [remote.name for remote in (await call("remotes", "other"))] == ["origin"]
+    assert [remote.name for remote in (await call("remotes", "other")).remotes] == ["origin"]
 
 
 async def test_failures_have_their_classes(call, upstream, work):
