@@ -4,6 +4,7 @@ use std::path::Path;
 
 use git2::{Branch, BranchType, Commit, ErrorCode, Repository};
 
+use super::config::drop_section;
 use super::failure::{failed, failing};
 use super::service::Git;
 use super::status::{Head, head};
@@ -64,13 +65,15 @@ impl Git {
     /// When there is no such branch, or it is checked out, here or in a linked work tree.
     pub(super) async fn delete_branch(&self, path: &str, name: String) -> Result<()> {
         self.change(path, move |repository| {
-            let mut branch = find(repository, &name)?.ok_or_else(|| not_found(&name))?;
+            let branch = find(repository, &name)?.ok_or_else(|| not_found(&name))?;
             let is_current = head(repository)? == Head::Branch(name.clone());
             if is_current || checked_out_elsewhere(repository, &name) {
                 let text = format!("cannot delete branch {name}: it is checked out");
                 return Err(Error::new(ErrorKind::Conflict, text));
             }
-            branch.delete().map_err(failing(&format!("delete branch {name}")))
+            // libgit2's own way to delete a branch stops at settings that have several values.
+            branch.into_reference().delete().map_err(failing(&format!("delete branch {name}")))?;
+            drop_section(&repository.commondir().join("config"), "branch", &name)
         })
         .await
     }
@@ -102,12 +105,22 @@ pub(super) fn find<'r>(repository: &'r Repository, name: &str) -> Result<Option<
 /// # Errors
 /// [`ErrorKind::GitBranchExists`] when the name is taken, also by what would be a directory of it.
 pub(super) fn create<'r>(repository: &'r Repository, name: &str, commit: &Commit<'_>) -> Result<Branch<'r>> {
-    repository.branch(name, commit, false).map_err(|error| match error.code() {
-        ErrorCode::Exists => {
-            let text =
-                format!("a branch named {name} already exists, or one that it would be a directory of");
-            Error::new(ErrorKind::GitBranchExists, text).with_source(error)
+    let taken = |taken: &str| {
+        Error::new(ErrorKind::GitBranchExists, format!("a branch named {taken} already exists"))
+    };
+    // Branches are files in directories: `a` and `a/b` cannot both be there.
+    for (at, _) in name.match_indices('/') {
+        if find(repository, &name[..at])?.is_some() {
+            return Err(taken(&name[..at]));
         }
+    }
+    let mut below =
+        repository.references_glob(&format!("refs/heads/{name}/*")).map_err(failing("list branches"))?;
+    if let Some(below) = below.names().flatten().next() {
+        return Err(taken(below.trim_start_matches("refs/heads/")));
+    }
+    repository.branch(name, commit, false).map_err(|error| match error.code() {
+        ErrorCode::Exists => taken(name).with_source(error),
         _ => failed(&format!("create branch {name}"), error),
     })
 }

@@ -1,6 +1,7 @@
 //! Staging and committing.
 
 use std::io;
+use std::path::Path;
 
 use git2::{ErrorCode, Index, IndexAddOption, Oid, Repository, Signature};
 use rustix::fs::FileType;
@@ -34,8 +35,10 @@ pub(super) struct CommitOrder {
 enum Stage {
     /// It is there, and added also when it is ignored.
     File(Vec<u8>),
-    /// All that is in a directory.
-    Directory { path: Vec<u8>, force: bool },
+    /// All that is in a directory and not ignored.
+    Directory(Vec<u8>),
+    /// All that is in a directory that is ignored as a whole.
+    Ignored(Vec<u8>),
     /// It is no more.
     Gone(Vec<Vec<u8>>),
 }
@@ -47,12 +50,12 @@ impl Git {
     /// [`ErrorKind::NotFound`] when neither the work tree nor the index knows a file.
     pub(super) async fn add(&self, path: &str, files: Vec<String>) -> Result<()> {
         self.change(path, move |repository| {
-            work_tree(repository)?;
+            let root = work_tree(repository)?;
             let mut index = fresh_index(repository)?;
             let stages: Vec<Stage> =
                 files.iter().map(|file| stage(repository, &index, file)).collect::<Result<_>>()?;
             for stage in &stages {
-                put(&mut index, stage)?;
+                put(&mut index, root, stage)?;
             }
             if stages.is_empty() { Ok(()) } else { index.write().map_err(failing("write the index")) }
         })
@@ -88,10 +91,8 @@ fn stage(repository: &Repository, index: &Index, file: &str) -> Result<Stage> {
     match kind {
         FileType::RegularFile | FileType::Symlink => Ok(Stage::File(path)),
         FileType::Directory if !path.is_empty() && full.join(".git").exists() => Ok(Stage::File(path)),
-        FileType::Directory => {
-            let force = !path.is_empty() && is_ignored(repository, &path)?;
-            Ok(Stage::Directory { path, force })
-        }
+        FileType::Directory if !path.is_empty() && is_ignored(repository, &path)? => Ok(Stage::Ignored(path)),
+        FileType::Directory => Ok(Stage::Directory(path)),
         _ => Err(Error::invalid(format!("{file} is neither a file nor a directory"))),
     }
 }
@@ -100,20 +101,46 @@ fn is_ignored(repository: &Repository, path: &[u8]) -> Result<bool> {
     repository.is_path_ignored(as_path(path)).map_err(failing("read ignore rules"))
 }
 
-fn put(index: &mut Index, stage: &Stage) -> Result<()> {
+fn put(index: &mut Index, root: &Path, stage: &Stage) -> Result<()> {
     let name = |path: &[u8]| format!("stage {}", String::from_utf8_lossy(path));
     match stage {
         Stage::File(path) => index.add_path(as_path(path)).map_err(failing(&name(path))),
-        Stage::Directory { path, force } => {
-            let mut options = IndexAddOption::DISABLE_PATHSPEC_MATCH;
-            options.set(IndexAddOption::FORCE, *force);
+        Stage::Directory(path) => {
             let specs = (!path.is_empty()).then_some(path.as_slice());
+            let options = IndexAddOption::DISABLE_PATHSPEC_MATCH;
             index.add_all(specs, options, None).map_err(failing(&name(path)))
+        }
+        Stage::Ignored(path) => {
+            for known in pathspec::in_index(index, path) {
+                if !root.join(as_path(&known)).is_symlink() && !root.join(as_path(&known)).exists() {
+                    index.remove_path(as_path(&known)).map_err(failing(&name(&known)))?;
+                }
+            }
+            let mut add = |path: &Path| {
+                let path = path.as_os_str().as_encoded_bytes();
+                index.add_path(as_path(path)).map_err(failing(&name(path)))
+            };
+            add_below(root, as_path(path), &mut add)
         }
         Stage::Gone(paths) => {
             paths.iter().try_for_each(|path| index.remove_path(as_path(path)).map_err(failing(&name(path))))
         }
     }
+}
+
+/// Adds the files of a directory and those below it, one by one.
+fn add_below(root: &Path, directory: &Path, add: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    let failed = |error| Error::io("read", &root.join(directory), error);
+    for entry in std::fs::read_dir(root.join(directory)).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let (path, kind) = (directory.join(entry.file_name()), entry.file_type().map_err(failed)?);
+        if kind.is_dir() && !entry.path().join(".git").exists() {
+            add_below(root, &path, add)?;
+        } else if kind.is_dir() || kind.is_file() || kind.is_symlink() {
+            add(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {

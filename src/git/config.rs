@@ -151,6 +151,27 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
 }
 
 fn edit(file: &Path, spool: &Path, change: impl FnOnce(&mut Config) -> Result<()>) -> Result<()> {
+    rewrite(file, |old| {
+        let directory =
+            tempfile::TempDir::new_in(spool).map_err(|error| Error::io("create", spool, error))?;
+        let copy = directory.path().join("config");
+        std::fs::write(&copy, old).map_err(|error| Error::io("write", &copy, error))?;
+        let mut config = Config::open(&copy).map_err(failing(&format!("read {}", file.display())))?;
+        change(&mut config)?;
+        std::fs::read(&copy).map_err(|error| Error::io("read", &copy, error))
+    })
+}
+
+/// Takes a section out of a file of settings, wherever parts of it are.
+///
+/// # Errors
+/// When another program holds the file's lock, and what the operating system says.
+pub(super) fn drop_section(file: &Path, section: &str, subsection: &str) -> Result<()> {
+    rewrite(file, |old| Ok(without_section(old, section, subsection)))
+}
+
+/// Replaces a file of settings by what `change` makes of it; one that is not there is empty.
+fn rewrite(file: &Path, change: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Result<()> {
     let failed = |error: io::Error| Error::io("write", file, error);
     locks::await_others(file)?;
     let lock = Lock::take(file)?;
@@ -159,13 +180,31 @@ fn edit(file: &Path, spool: &Path, change: impl FnOnce(&mut Config) -> Result<()
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
         Err(error) => return Err(failed(error)),
     };
-    let directory = tempfile::TempDir::new_in(spool).map_err(|error| Error::io("create", spool, error))?;
-    let copy = directory.path().join("config");
-    std::fs::write(&copy, old).map_err(|error| Error::io("write", &copy, error))?;
-    let mut config = Config::open(&copy).map_err(failing(&format!("read {}", file.display())))?;
-    change(&mut config)?;
-    let new = std::fs::read(&copy).map_err(|error| Error::io("read", &copy, error))?;
-    lock.replace(file, &new, mode)
+    let new = change(&old)?;
+    if new == old { Ok(()) } else { lock.replace(file, &new, mode) }
+}
+
+/// `text` without the section and its subsection.
+fn without_section(text: &[u8], section: &str, subsection: &str) -> Vec<u8> {
+    let quoted = subsection.replace('\\', "\\\\").replace('"', "\\\"");
+    let header = format!("\"{quoted}\"");
+    let (mut kept, mut is_inside, mut goes_on) = (Vec::new(), false, false);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let trimmed = line.trim_ascii();
+        if !goes_on && let Some(rest) = trimmed.strip_prefix(b"[") {
+            let name_ends = rest.len().min(section.len());
+            is_inside = rest[..name_ends].eq_ignore_ascii_case(section.as_bytes())
+                && rest[name_ends..]
+                    .trim_ascii_start()
+                    .strip_prefix(header.as_bytes())
+                    .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"]"));
+        }
+        goes_on = trimmed.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        if !is_inside {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
 }
 
 /// git's lock on a file: the new one, in the making beside it.
@@ -227,6 +266,16 @@ pub(super) fn check_key(key: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_goes_and_all_others_stay() {
+        let text = "[branch \"a\"]\n\tremote = x\n[core]\n\tx = \\\n[branch \"a\"]\n# kept\n[BRANCH  \"a\"] y = 1\n\
+                    z = 2\n[branch \"A\"]\n[branch \"a.b\"]\n[branch]\n";
+        let kept = "[core]\n\tx = \\\n[branch \"a\"]\n# kept\n[branch \"A\"]\n[branch \"a.b\"]\n[branch]\n";
+        assert_eq!(String::from_utf8(without_section(text.as_bytes(), "branch", "a")).unwrap(), kept);
+        let odd = "[branch \"q\\\"\\\\\"]\nx = 1\n";
+        assert_eq!(without_section(odd.as_bytes(), "branch", "q\"\\"), b"");
+    }
 
     #[test]
     fn keys_are_sections_and_names() {

@@ -9,6 +9,7 @@ use super::branches::{head_commit, revision};
 use super::failure::{failed, failing};
 use super::pathspec::{self, covers};
 use super::service::{Git, work_tree};
+use super::status::{Head, head};
 use super::worktree::{as_path, blank_entry, entry, fresh_index, head_tree, listed, reset_merge, switch};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -116,7 +117,7 @@ fn reset(repository: &Repository, mode: Mode, commit: &Commit<'_>) -> Result<()>
     match mode {
         Mode::Soft => to(ResetType::Soft)?,
         Mode::Mixed => to(ResetType::Mixed)?,
-        Mode::Hard => to(ResetType::Hard)?,
+        Mode::Hard => reset_hard(repository, commit)?,
         Mode::Keep => switch(repository, commit, || to(ResetType::Mixed))?,
         Mode::Merge => reset_merge(repository, commit, || to(ResetType::Mixed))?,
     }
@@ -125,6 +126,42 @@ fn reset(repository: &Repository, mode: Mode, commit: &Commit<'_>) -> Result<()>
         let _ = repository.reference("ORIG_HEAD", before, true, "reset");
     }
     Ok(())
+}
+
+/// libgit2's own hard reset deletes files that the index does not know, when HEAD does. HEAD goes first here, so that
+/// only what is tracked goes away.
+fn reset_hard(repository: &Repository, commit: &Commit<'_>) -> Result<()> {
+    let before = repository.refname_to_id("HEAD").ok();
+    let failing = failing("reset");
+    move_head(repository, commit.id())?;
+    let mut checkout = CheckoutBuilder::new();
+    checkout.force();
+    let done = repository.checkout_tree(commit.as_object(), Some(&mut checkout)).and_then(|()| {
+        let mut index = repository.index()?;
+        index.read_tree(&commit.tree()?)?;
+        index.write()?;
+        repository.cleanup_state()
+    });
+    done.map_err(|error| {
+        if let Some(before) = before
+            && let Err(second) = move_head(repository, before)
+        {
+            tracing::error!("HEAD could not be put back after a failed reset: {second}");
+        }
+        failing(error)
+    })
+}
+
+/// Moves what HEAD stands for, the branch or HEAD itself.
+fn move_head(repository: &Repository, to: git2::Oid) -> Result<()> {
+    let moved = match head(repository)? {
+        Head::Branch(name) => {
+            let message = format!("reset: moving to {to}");
+            repository.reference(&format!("refs/heads/{name}"), to, true, &message).map(drop)
+        }
+        Head::Detached => repository.set_head_detached(to),
+    };
+    moved.map_err(failing("move HEAD"))
 }
 
 fn reset_unborn(repository: &Repository, mode: Mode, files: &[String]) -> Result<()> {

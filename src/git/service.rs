@@ -142,7 +142,7 @@ impl Git {
         T: Send + 'static,
         J: FnOnce(&Repository, &Pieces<T>) -> Result<()> + Send + 'static,
     {
-        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
         let (path, streams) = (self.resolve(path), self.streams.clone());
         self.shutdown.spawn(async move {
             let pieces = Pieces { sender: sender.clone() };
@@ -152,7 +152,7 @@ impl Git {
                 let _ = sender.send(Err(error)).await; // nobody wants to know when the client has left
             }
         });
-        stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
+        stream::poll_fn(move |context| receiver.poll_recv(context))
     }
 }
 

@@ -103,6 +103,30 @@ pub(super) fn reset_merge(
     apply(repository, &steps, from.as_ref(), &to, finish)
 }
 
+/// Refuses what would take files of the work tree from the first to the second of some trees, where they are not as the
+/// index has them.
+///
+/// # Errors
+/// [`ErrorKind::GitDirtyWorktree`], naming files.
+pub(super) fn refuse_changes_between(
+    repository: &Repository,
+    index: &Index,
+    trees: &[(Option<&Tree<'_>>, &Tree<'_>)],
+) -> Result<()> {
+    let mut steps = Vec::new();
+    for (from, to) in trees {
+        let diff = repository.diff_tree_to_tree(*from, Some(to), Some(&mut exact()));
+        for delta in diff.map_err(failing("compare the commits"))?.deltas() {
+            let Some(path) = delta.new_file().path_bytes().or(delta.old_file().path_bytes()) else {
+                continue;
+            };
+            let to = version(&delta.new_file());
+            steps.push(Step { path: path.to_owned(), to, index: entry(index, path) });
+        }
+    }
+    refuse_lost_changes(repository, index, &steps)
+}
+
 /// The index as it is on disk now.
 ///
 /// # Errors
@@ -174,10 +198,11 @@ fn two_way(
         let (old, new) = (version(&delta.old_file()), version(&delta.new_file()));
         let entry = entry(index, path);
         let current = entry.as_ref().map(|entry| Version { id: entry.id, mode: entry.mode });
-        if current == new {
+        if current == new && new.is_some() {
             continue; // staged already: it stays as it is
         }
-        if current == old {
+        // What was taken out of the index may still be there, untracked: it would be in the way.
+        if current == old || current == new {
             steps.push(Step { path: path.to_owned(), to: new, index: entry });
         } else {
             lost.insert(path.to_owned());

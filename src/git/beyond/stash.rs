@@ -1,14 +1,14 @@
 //! The stash: uncommitted changes put aside and taken back.
 
 use git2::build::CheckoutBuilder;
-use git2::{ErrorCode, Oid, Repository, Signature, StashApplyOptions, StashFlags};
+use git2::{ErrorCode, Index, Oid, Repository, Signature, StashApplyOptions, StashFlags};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::git::branches::head_commit;
 use crate::git::failure::{failed, failing};
 use crate::git::history::rfc_3339;
 use crate::git::service::{Git, work_tree};
-use crate::git::worktree::{fresh_index, refuse_unmerged};
+use crate::git::worktree::{fresh_index, refuse_changes_between, refuse_unmerged};
 
 /// Changes that were put aside.
 #[derive(Debug)]
@@ -81,22 +81,19 @@ impl Git {
         .await
     }
 
-    /// Takes changes back; with `drop` they leave the stash, unless they conflict with what is committed by now.
+    /// Takes changes back; with `pop` they leave the stash, unless they conflict with what is committed by now.
     ///
     /// # Errors
     /// When there is no such stash, uncommitted changes are in the way (nothing has changed then), or there are
     /// conflicts, which are left in the work tree to be resolved.
-    pub(super) async fn apply_stash(
-        &self,
-        path: &str,
-        at: usize,
-        with_index: bool,
-        drop: bool,
-    ) -> Result<()> {
+    pub(super) async fn apply_stash(&self, path: &str, at: usize, with_index: bool, pop: bool) -> Result<()> {
         self.change(path, move |repository| {
             work_tree(repository)?;
-            refuse_unmerged(&fresh_index(repository)?)?;
-            exists(repository, at)?;
+            let index = fresh_index(repository)?;
+            refuse_unmerged(&index)?;
+            let id = find(repository, at)?;
+            refuse_changes_in_the_way(repository, &index, id)?;
+            drop(index);
             let mut checkout = CheckoutBuilder::new();
             checkout.safe().allow_conflicts(false).overwrite_ignored(false);
             let mut options = StashApplyOptions::new();
@@ -112,7 +109,7 @@ impl Git {
                 _ => failed("apply the stash", error),
             })?;
             refuse_unmerged(&fresh_index(repository)?)?;
-            if drop { repository.stash_drop(at).map_err(failing("drop the stash")) } else { Ok(()) }
+            if pop { repository.stash_drop(at).map_err(failing("drop the stash")) } else { Ok(()) }
         })
         .await
     }
@@ -123,21 +120,37 @@ impl Git {
     /// When there is no such stash.
     pub(super) async fn drop_stash(&self, path: &str, at: usize) -> Result<()> {
         self.change(path, move |repository| {
-            exists(repository, at)?;
+            find(repository, at)?;
             repository.stash_drop(at).map_err(failing("drop the stash"))
         })
         .await
     }
 }
 
-fn exists(repository: &mut Repository, at: usize) -> Result<()> {
-    let mut is_there = false;
-    let looked = repository.stash_foreach(|index, _, _| {
-        is_there |= index == at;
-        !is_there
+fn find(repository: &mut Repository, at: usize) -> Result<Oid> {
+    let mut found = None;
+    let looked = repository.stash_foreach(|index, _, id| {
+        if index == at {
+            found = Some(*id);
+        }
+        found.is_none()
     });
-    match looked {
-        Ok(()) if !is_there => Err(Error::not_found(format!("there is no stash {at}"))),
-        _ => Ok(()), // stopping early counts as an error
+    match (found, looked) {
+        (Some(id), _) => Ok(id), // stopping early counts as an error
+        (None, Err(error)) => Err(failed("list stashes", error)),
+        (None, Ok(())) => Err(Error::not_found(format!("there is no stash {at}"))),
     }
+}
+
+/// libgit2 brings untracked files back before it looks at the others.
+fn refuse_changes_in_the_way(repository: &Repository, index: &Index, stash: Oid) -> Result<()> {
+    let failing = failing("read the stash");
+    let commit = repository.find_commit(stash).map_err(&failing)?;
+    let (base, changed) = (commit.parent(0).and_then(|base| base.tree()), commit.tree());
+    let (base, changed) = (base.map_err(&failing)?, changed.map_err(&failing)?);
+    let untracked = (commit.parent_count() > 2).then(|| commit.parent(2).and_then(|files| files.tree()));
+    let untracked = untracked.transpose().map_err(&failing)?;
+    let mut trees = vec![(Some(&base), &changed)];
+    trees.extend(untracked.as_ref().map(|files| (None, files)));
+    refuse_changes_between(repository, index, &trees)
 }

@@ -49,8 +49,9 @@ async fn a_branch_that_cannot_be_made_changes_nothing() {
     repo.post(&daemon, "/git/branches", json!({"name": "x"})).fails(404, "GIT_BRANCH_NOT_FOUND").await;
     repo.commit("a", "a\n");
     repo.git(&["branch", "taken"]);
+    repo.git(&["branch", "group/one"]);
     let before = repo.snapshot();
-    for name in ["taken", "main", "taken/below"] {
+    for name in ["taken", "main", "taken/below", "group"] {
         repo.post(&daemon, "/git/branches", json!({"name": name})).fails(409, "GIT_BRANCH_EXISTS").await;
     }
     for name in ["-x", "a..b", "a b", "a~1", "HEAD", "x.lock", "/x", "a//b", "@{x", "a\\b", "a\u{7f}"] {

@@ -100,10 +100,11 @@ async fn modes_line_endings_and_attributes_are_compared_as_configured() {
     let repo = Repo::empty(&daemon);
     repo.write("crlf.txt", "a\r\nb\r\n");
     repo.write(".gitattributes", "crlf.txt text eol=crlf\n");
-    repo.write("auto.txt", "a\nb\n");
-    repo.commit("exec", "x\n");
-    repo.git(&["config", "core.fileMode", "false"]);
+    repo.write("auto.txt", "a\r\nb\r\n");
     repo.git(&["config", "core.autocrlf", "true"]);
+    repo.commit("exec", "x\n");
+    assert_eq!(repo.git(&["cat-file", "blob", "HEAD:auto.txt"]), "a\nb");
+    repo.git(&["config", "core.fileMode", "false"]);
     std::fs::set_permissions(repo.root.join("exec"), PermissionsExt::from_mode(0o755)).unwrap();
     repo.write("crlf.txt", "a\r\nb\r\n");
     repo.write("auto.txt", "a\r\nb\r\n");
