@@ -162,3 +162,26 @@ async fn a_redirect_without_end_ends() {
     assert!(message.contains("too often"), "{message}");
     fails(&daemon, &server.url(), json!({}), 502, "GIT_TRANSPORT_FAILED").await;
 }
+
+#[tokio::test]
+async fn no_secret_of_a_url_is_told() {
+    let upstream = Upstream::new().await;
+    let server = GitServer::start(
+        upstream.root(),
+        Manner::Answers(403, "text/plain", "you are s3cr3t-t0ken-0123456789"),
+    )
+    .await;
+    let daemon = Daemon::start().await;
+    let host = server.address.to_string();
+    for url in [
+        format!("http://s3cr3t-t0ken-0123456789@{host}/x"),
+        format!("http://me:s3cr3t-t0ken-0123456789@{host}/x?token=s3cr3t-t0ken-0123456789"),
+        format!("http://me:s3cr3t-t0ken-0123456789@{host}:port/x"),
+        "ftp://me:s3cr3t-t0ken-0123456789@host/x".to_owned(),
+        "ssh://me:s3cr3t-t0ken-0123456789@127.0.0.1:1/x".to_owned(),
+    ] {
+        let reply = daemon.client().clone_repo(&url, json!({})).send().await;
+        assert!(!reply.status.is_success() && !reply.text().contains("s3cr3t"), "{}", reply.text());
+    }
+    assert!(!daemon.log().contains("s3cr3t"), "a secret is in the log");
+}

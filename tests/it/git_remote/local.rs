@@ -35,6 +35,12 @@ async fn paths_and_file_urls_are_cloned() {
         check_clean(&clone).await;
         git(&clone, &["fetch", "-q"]).await;
     }
+    // Its own directory, and what git adds to a name that it does not find.
+    for (path, url) in [("h", upstream.work().join(".git")), ("i", upstream.root().join("repo"))] {
+        client.git("/git/clone", path, json!({"url": url})).ok().await;
+        check_clean(&daemon.work().join(path)).await;
+        client.git("/git/pull", path, json!({})).ok().await;
+    }
     // A colon does not make it a host.
     client.git("/git/clone", "g", json!({"url": daemon.work().join("e:f")})).ok().await;
     // Objects of a path are shared, as git does; those of a URL are not.

@@ -172,10 +172,11 @@ impl GitServer {
                 tokio::spawn(async move {
                     match tls {
                         // A client that does not trust us leaves here.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => site.serve(stream).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                site.serve(stream).await;
+                            }
+                        }
                         None => site.serve(stream).await,
                     }
                 });
