@@ -10,7 +10,7 @@ use git2::{
 };
 use tracing::{error, warn};
 
-use super::fetch::{Depth, Head, Link, Wanted, find_branch};
+use super::link::{Depth, Head, Link, Wanted, find_branch};
 use super::local;
 use super::location::{self, Location};
 use super::operation::Operation;

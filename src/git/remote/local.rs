@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Oid, PackBuilder, Repository, RepositoryOpenFlags};
 
-use super::fetch::Depth;
+use super::link::Depth;
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::git::failure::failing;

@@ -13,11 +13,13 @@
 //! the same file system are read by libgit2 itself, after [`local`] has copied what it can.
 
 mod clone;
+mod configured;
 mod connection;
 mod credentials;
 mod fetch;
 mod http;
 mod known_hosts;
+mod link;
 mod local;
 mod location;
 mod operation;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use git2::{AutotagOption, Direction, ErrorCode, Oid, Repository, StatusOptions};
 
-use super::fetch::{Configured, Link, Wanted, base, find_branch};
+use super::configured::{Configured, base};
+use super::link::{Link, Wanted, find_branch};
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::git::branches::check_name;

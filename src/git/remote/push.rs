@@ -5,7 +5,8 @@ use std::sync::Arc;
 use git2::{Direction, ErrorCode, Oid, Repository};
 use tracing::warn;
 
-use super::fetch::{Configured, Link, Settings, base};
+use super::configured::{Configured, Settings, base};
+use super::link::Link;
 use super::local;
 use super::location::Location;
 use super::operation::Operation;

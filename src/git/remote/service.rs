@@ -9,8 +9,10 @@ use git2::{Config, ErrorCode, Repository};
 use tracing::info;
 
 use super::clone::{self, CloneRequest};
+use super::configured::Settings;
 use super::credentials::{self, Server};
-use super::fetch::{self, FetchRequest, Settings, Update};
+use super::fetch::{self, FetchRequest};
+use super::link::Update;
 use super::location::{self, Login};
 use super::operation::{Operation, Surroundings};
 use super::pull::{self, PullRequest};

@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::clone::CloneRequest;
-use super::fetch::{FetchRequest, Update};
+use super::fetch::FetchRequest;
+use super::link::Update;
 use super::pull::PullRequest;
 use super::push::PushRequest;
 use super::service::Access;

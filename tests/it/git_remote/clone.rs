@@ -32,6 +32,10 @@ async fn a_clone_is_what_the_git_program_would_make() {
     assert_eq!((reply.status.as_u16(), reply.body.len()), (200, 0));
     let clone = repo(&daemon);
     check_clean(&clone).await;
+    for word in ["begins", "done"] {
+        let line = format!("clone {} into {}: {word}", server.url(), clone.display());
+        assert!(daemon.log().contains(&line), "{line}");
+    }
     let tip = upstream.tip("main").await;
     assert_eq!(
         git(&clone, &["rev-parse", "HEAD", "main", "origin/main", "origin/HEAD"]).await,

@@ -3,6 +3,8 @@
 //! Who we are is shown by the keys of the agent at `SSH_AUTH_SOCK`, then by those in `~/.ssh`; who the server is, by
 //! [`known_hosts`](super::known_hosts). No program is started, so `core.sshCommand` and `ProxyCommand` have no effect.
 
+mod keys;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,9 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf, Bytes};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use russh::client::{self, AuthResult, Config, Handle, Msg};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
+use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, MethodKind, Preferred};
 use tracing::{info, warn};
 
@@ -27,10 +27,6 @@ use super::remarks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::users;
 
-/// Keys in `~/.ssh` that are tried, in this order.
-const KEY_FILES: &[&str] = &["id_ed25519", "id_ecdsa", "id_rsa"];
-/// Keys of an agent that are tried; servers end the connection after a few.
-const AGENT_KEYS: usize = 12;
 /// Most that the server may send while it does not read, in bytes.
 const UNREAD: usize = 4 * 1024 * 1024;
 
@@ -177,8 +173,8 @@ impl Session {
                 tried.push("the server takes no keys".to_owned());
                 return Ok(false);
             }
-            Ok(by_agent(handle, &user, agent, &mut tried).await
-                || by_files(handle, &user, directory, &mut tried).await)
+            let by_agent = keys::from_agent(handle, &user, agent, &mut tried).await;
+            Ok(by_agent || keys::from_files(handle, &user, directory, &mut tried).await)
         })?;
         if is_in {
             return Ok(());
@@ -222,85 +218,6 @@ fn local_user(operation: &Operation) -> String {
     let variable = operation.variable("USER").or_else(|| operation.variable("LOGNAME"));
     let entry = || users::user_by_id(rustix::process::geteuid().as_raw()).map(|user| user.name);
     variable.map(str::to_owned).or_else(entry).unwrap_or_else(|| "root".to_owned())
-}
-
-/// Which hash RSA keys sign with: the server's best, or a good one when it does not tell.
-async fn rsa_hash(handle: &Handle<Server>, is_rsa: bool) -> Option<HashAlg> {
-    if !is_rsa {
-        return None;
-    }
-    handle.best_supported_rsa_hash().await.ok().flatten().unwrap_or(Some(HashAlg::Sha512))
-}
-
-async fn by_agent(
-    handle: &mut Handle<Server>,
-    user: &str,
-    socket: Option<PathBuf>,
-    tried: &mut Vec<String>,
-) -> bool {
-    let Some(socket) = socket else { return false };
-    let agent = async {
-        let mut agent = AgentClient::connect_uds(&socket).await?;
-        if let Some(binding) = handle.agent_session_binding() {
-            let _ = agent.bind_session(binding, false).await; // older agents do not know it, and need not
-        }
-        let identities = agent.request_identities().await?;
-        Ok::<_, russh::keys::Error>((agent, identities))
-    };
-    let (mut agent, identities) = match agent.await {
-        Ok(found) => found,
-        Err(error) => {
-            tried.push(format!("the agent at {} does not answer: {error}", socket.display()));
-            return false;
-        }
-    };
-    for identity in identities.into_iter().take(AGENT_KEYS) {
-        let AgentIdentity::PublicKey { key, .. } = identity else { continue };
-        let hash = rsa_hash(handle, key.algorithm().is_rsa()).await;
-        let print = key.fingerprint(HashAlg::Sha256);
-        match handle.authenticate_publickey_with(user, key, hash, &mut agent).await {
-            Ok(AuthResult::Success) => return true,
-            Ok(AuthResult::Failure { .. }) => tried.push(format!("the agent's key {print} was refused")),
-            Err(error) => tried.push(format!("the agent does not sign with {print}: {error}")),
-        }
-        if handle.is_closed() {
-            return false;
-        }
-    }
-    false
-}
-
-async fn by_files(
-    handle: &mut Handle<Server>,
-    user: &str,
-    directory: PathBuf,
-    tried: &mut Vec<String>,
-) -> bool {
-    for name in KEY_FILES {
-        let path = directory.join(name);
-        if handle.is_closed() || !path.exists() {
-            continue;
-        }
-        // Blocks: see `Operation::wait`.
-        let key = match load_secret_key(&path, None) {
-            Ok(key) => Arc::new(key),
-            Err(error) => {
-                let why = match error {
-                    russh::keys::Error::KeyIsEncrypted => "has a passphrase: add it to an agent".to_owned(),
-                    other => format!("cannot be used: {other}"),
-                };
-                tried.push(format!("~/.ssh/{name} {why}"));
-                continue;
-            }
-        };
-        let hash = rsa_hash(handle, key.algorithm().is_rsa()).await;
-        match handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await {
-            Ok(AuthResult::Success) => return true,
-            Ok(AuthResult::Failure { .. }) => tried.push(format!("~/.ssh/{name} was refused")),
-            Err(error) => tried.push(format!("~/.ssh/{name}: {error}")),
-        }
-    }
-    false
 }
 
 /// For the shell of the server, as git itself quotes.
