@@ -63,7 +63,7 @@ fn connect(operation: &Arc<Operation>, url: &str, service: Service) -> Result<Co
     let preferred =
         Preferred { key: Cow::Owned(known.preferred(&Preferred::DEFAULT.key)), ..Preferred::DEFAULT };
     let config = Arc::new(Config { preferred, nodelay: true, ..Config::default() });
-    let server = Server { known: Arc::clone(&known), new: Arc::default(), operation: Arc::clone(operation) };
+    let server = Server { known: Arc::clone(&known), new: Arc::default() };
     let new = Arc::clone(&server.new);
     let handle = operation.wait(&doing, async {
         client::connect_stream(config, stream, server).await.map_err(|Failed(error)| name_host(&doing, error))
@@ -101,7 +101,6 @@ struct Server {
     known: Arc<KnownHost>,
     /// The key of a server that was not known.
     new: Arc<Mutex<Option<PublicKey>>>,
-    operation: Arc<Operation>,
 }
 
 /// What the library may fail with, beside what we say ourselves.
@@ -130,11 +129,6 @@ fn broken(error: russh::Error) -> Error {
 
 impl client::Handler for Server {
     type Error = Failed;
-
-    async fn auth_banner(&mut self, banner: &str, _: &mut client::Session) -> Result<(), Failed> {
-        self.operation.remark(banner.as_bytes());
-        Ok(())
-    }
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failed> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
@@ -240,28 +234,24 @@ struct Connection {
 }
 
 impl Connection {
-    /// Takes what the server says; true when something can be read, or never will.
-    fn take(&mut self, message: Option<ChannelMsg>) -> bool {
+    /// Takes what the server says.
+    fn take(&mut self, message: Option<ChannelMsg>) {
         match message {
             Some(ChannelMsg::Data { data }) => {
                 self.unread += data.len();
                 self.inbox.push_back(data);
-                return true;
             }
             Some(ChannelMsg::ExtendedData { data, ext: 1 }) => self.session.operation.remark(&data),
             Some(ChannelMsg::ExitStatus { exit_status }) => self.ended = Some(Some(exit_status)),
             Some(ChannelMsg::Failure) => {
                 self.session.operation.remark(b"the server does not run commands");
                 self.ended.get_or_insert(None);
-                return true;
             }
             Some(ChannelMsg::Close) | None => {
                 self.ended.get_or_insert(None);
-                return true;
             }
             Some(_) => {}
         }
-        false
     }
 
     /// Why the service ended too early.
@@ -307,7 +297,7 @@ impl Connection {
                     sent = &mut sending => return sent.map_err(broken),
                     message = reader.wait() => {
                         let is_over = message.is_none() || matches!(message, Some(ChannelMsg::Close));
-                        if let Some(ChannelMsg::Data { data }) = &message {
+                        if let Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) = &message {
                             arrived += data.len();
                         }
                         messages.push(message);
