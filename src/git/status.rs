@@ -4,6 +4,7 @@ use git2::{ErrorCode, IndexEntryExtendedFlag, Repository, StatusOptions};
 
 use super::failure::{failed, failing};
 use super::service::{Git, work_tree};
+use super::survey::survey;
 use crate::error::Result;
 
 /// The state of a work tree.
@@ -119,6 +120,16 @@ pub(super) fn upstream(repository: &Repository, branch: &str) -> Result<Option<U
 fn changes(repository: &Repository) -> Result<Vec<FileStatus>> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).exclude_submodules(false);
+    match survey(repository) {
+        Some(suspects) if suspects.paths.is_empty() => return Ok(Vec::new()),
+        Some(suspects) => {
+            options.disable_pathspec_match(true);
+            for path in suspects.paths {
+                options.pathspec(path);
+            }
+        }
+        None => {}
+    }
     let statuses = repository.statuses(Some(&mut options)).map_err(failing("compare the work tree"))?;
     let index = repository.index().map_err(failing("read the index"))?;
     let mut files: Vec<FileStatus> = statuses

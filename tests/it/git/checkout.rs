@@ -7,14 +7,26 @@ use serde_json::json;
 use super::status::conflicted;
 use crate::support::{Daemon, Repo};
 
+/// What is a pattern, a comment or a negation elsewhere.
+pub(super) const ODD: [&str; 9] = ["!", "#", "*", "?", "[c]", "\\", " ", ":(top)", "-"];
+
 /// On `main`, beside a branch `other` that has one file more, one less, one changed and one alike.
 fn two_branches(daemon: &Daemon) -> Repo {
     let repo = Repo::empty(daemon);
     for name in ["same", "changed", "gone", "dir/file"] {
         repo.write(name, format!("{name}\n"));
     }
+    for name in ODD {
+        repo.write(&format!("{name}changed"), "1\n");
+        repo.write(&format!("{name}gone"), "1\n");
+    }
     repo.commit("base", "base\n");
     repo.git(&["checkout", "--quiet", "-b", "other"]);
+    for name in ODD {
+        repo.write(&format!("{name}changed"), "2\n");
+        repo.remove(&format!("{name}gone"));
+        repo.write(&format!("{name}added"), "2\n");
+    }
     repo.write("changed", "changed in other\n");
     repo.write("added", "added in other\n");
     repo.remove("gone");
