@@ -180,6 +180,8 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
         }
         _ => failing(error),
     })?;
+    // With the tree that it is like by now, which makes the next status and commit quick; it is true without.
+    let _ = index.write();
     for name in CONCLUDED {
         let _ = std::fs::remove_file(repository.path().join(name));
     }

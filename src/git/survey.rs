@@ -30,14 +30,9 @@ const SHARE: usize = 2;
 /// Untracked files that are asked about one by one whether they are ignored.
 const ASKED: usize = 256;
 
-/// Paths of files, or of directories that stand for all that is in them.
-#[derive(Debug, Default)]
-pub(super) struct Suspects {
-    pub(super) paths: Vec<Vec<u8>>,
-}
-
-/// Looks for what may have changed. None when everything should be looked at.
-pub(super) fn survey(repository: &Repository) -> Option<Suspects> {
+/// Looks for what may have changed: paths of files, or of directories that stand for all that is in them. None when
+/// everything should be looked at.
+pub(super) fn survey(repository: &Repository) -> Option<Vec<Vec<u8>>> {
     let root = repository.workdir()?;
     let rules = Rules::of(repository)?;
     let mut file = File::open(repository.path().join("index")).ok()?;
@@ -66,7 +61,7 @@ pub(super) fn survey(repository: &Repository) -> Option<Suspects> {
     }
     paths.sort_unstable();
     paths.dedup();
-    Some(Suspects { paths })
+    Some(paths)
 }
 
 /// How files are compared with what the index knows of them.

@@ -94,6 +94,24 @@ async fn a_few_changes_are_found_among_many_files() {
     assert_eq!(repo.status(&daemon).await["fileStatus"], repo.expected_status());
 }
 
+/// A copy has other inodes: what the index knows of its files is of no use until they were all read once.
+#[tokio::test]
+async fn an_index_that_is_out_of_date_is_refreshed() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::empty(&daemon);
+    for number in 0..200 {
+        repo.write(&format!("d{}/f{number}", number % 7), "x\n");
+    }
+    repo.commit("base", "x\n");
+    let root = daemon.work().join("copy");
+    assert!(std::process::Command::new("cp").arg("-a").args([&repo.root, &root]).status().unwrap().success());
+    let copy = Repo::at(&daemon, root);
+    assert_eq!(copy.git(&["diff-files", "--name-only"]).lines().count(), 201);
+    assert_eq!(copy.status(&daemon).await["fileStatus"], json!([]));
+    assert_eq!(copy.git(&["diff-files", "--name-only"]), "");
+    copy.check();
+}
+
 #[tokio::test]
 async fn unmerged_files_are_told_as_such() {
     let daemon = Daemon::start().await;
