@@ -48,7 +48,8 @@ impl Step {
     }
 }
 
-fn is_left_out(entry: &IndexEntry) -> bool {
+/// Whether the work tree lacks a file on purpose.
+pub(super) fn is_left_out(entry: &IndexEntry) -> bool {
     entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
 }
 
@@ -126,6 +127,11 @@ pub(super) fn refuse_changes_between(
         }
     }
     refuse_lost_changes(repository, index, &steps)
+}
+
+/// Files of the index that the work tree lacks on purpose, as a sparse checkout does: they are not deleted.
+pub(super) fn left_out(index: &Index) -> BTreeSet<Vec<u8>> {
+    index.iter().filter(is_left_out).map(|entry| entry.path).collect()
 }
 
 /// The index as it is on disk now.

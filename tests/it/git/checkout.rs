@@ -299,4 +299,12 @@ async fn a_sparse_checkout_stays_sparse() {
     checkout(&daemon, &repo, "main").await;
     assert_eq!((repo.read("in/a").as_str(), repo.has("out/b")), ("1\n", false));
     assert_eq!((repo.porcelain().as_str(), repo.branch().as_str()), ("", "main"));
+    // What is left out is not deleted.
+    repo.write("in/a", "3\n");
+    repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+    repo.post(&daemon, "/git/add", json!({"files": ["out"]})).fails(404, "NOT_FOUND").await;
+    assert_eq!(repo.porcelain(), "M  in/a");
+    assert_eq!(repo.get(&daemon, "/git/diff").ok().await.text(), "");
+    repo.post(&daemon, "/git/stash", json!({})).fails(501, "NOT_IMPLEMENTED").await;
+    assert_eq!(repo.porcelain(), "M  in/a");
 }
