@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
 mod files;
+mod git;
 mod git_remote;
 mod process;
 mod start;
@@ -31,6 +32,7 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("git", git::git),
         ("clone", git_remote::clone),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");

@@ -1,5 +1,6 @@
 //! Staging and committing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use super::branches::head_commit;
 use super::failure::{failing, words};
 use super::pathspec;
 use super::service::{Git, work_tree};
-use super::worktree::{as_path, fresh_index, refuse_unmerged};
+use super::worktree::{as_path, entry, fresh_index, is_left_out, left_out, refuse_unmerged};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Files of git that say what the next commit concludes.
@@ -54,8 +55,9 @@ impl Git {
             let mut index = fresh_index(repository)?;
             let stages: Vec<Stage> =
                 files.iter().map(|file| stage(repository, &index, file)).collect::<Result<_>>()?;
+            let left_out = left_out(&index);
             for stage in &stages {
-                put(&mut index, root, stage)?;
+                put(&mut index, root, &left_out, stage)?;
             }
             if stages.is_empty() { Ok(()) } else { index.write().map_err(failing("write the index")) }
         })
@@ -79,7 +81,8 @@ fn stage(repository: &Repository, index: &Index, file: &str) -> Result<Stage> {
     let found = match full.symlink_metadata() {
         Ok(found) => found,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            let known = pathspec::in_index(index, &path);
+            let mut known = pathspec::in_index(index, &path);
+            known.retain(|path| !entry(index, path).is_some_and(|entry| is_left_out(&entry)));
             if known.is_empty() {
                 return Err(Error::not_found(format!("no such file: {file}")));
             }
@@ -101,14 +104,17 @@ fn is_ignored(repository: &Repository, path: &[u8]) -> Result<bool> {
     repository.is_path_ignored(as_path(path)).map_err(failing("read ignore rules"))
 }
 
-fn put(index: &mut Index, root: &Path, stage: &Stage) -> Result<()> {
+fn put(index: &mut Index, root: &Path, left_out: &BTreeSet<Vec<u8>>, stage: &Stage) -> Result<()> {
     let name = |path: &[u8]| format!("stage {}", String::from_utf8_lossy(path));
     match stage {
         Stage::File(path) => index.add_path(as_path(path)).map_err(failing(&name(path))),
         Stage::Directory(path) => {
             let specs = (!path.is_empty()).then_some(path.as_slice());
             let options = IndexAddOption::DISABLE_PATHSPEC_MATCH;
-            index.add_all(specs, options, None).map_err(failing(&name(path)))
+            // A file that is left out of the work tree would count as deleted.
+            let mut choose =
+                |path: &Path, _: &[u8]| i32::from(left_out.contains(path.as_os_str().as_encoded_bytes()));
+            index.add_all(specs, options, Some(&mut choose)).map_err(failing(&name(path)))
         }
         Stage::Ignored(path) => {
             for known in pathspec::in_index(index, path) {
@@ -180,6 +186,8 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
         }
         _ => failing(error),
     })?;
+    // With the tree that it is like by now, which makes the next status and commit quick; it is true without.
+    let _ = index.write();
     for name in CONCLUDED {
         let _ = std::fs::remove_file(repository.path().join(name));
     }

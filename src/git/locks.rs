@@ -27,14 +27,20 @@ pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 impl Writers {
     /// Waits for the turn to write what `key` stands for: the directory that a repository's refs are in, or a file.
     pub(super) async fn turn(&self, key: PathBuf) -> Turn {
-        let queue = {
-            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.retain(|_, queue| queue.strong_count() > 0);
-            let queue = queues.get(&key).and_then(Weak::upgrade).unwrap_or_default();
-            queues.insert(key, Arc::downgrade(&queue));
-            queue
-        };
-        queue.lock_owned().await
+        self.queue(key).lock_owned().await
+    }
+
+    /// The turn, when nobody has it.
+    pub(super) fn try_turn(&self, key: PathBuf) -> Option<Turn> {
+        self.queue(key).try_lock_owned().ok()
+    }
+
+    fn queue(&self, key: PathBuf) -> Arc<tokio::sync::Mutex<()>> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        let queue = queues.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        queues.insert(key, Arc::downgrade(&queue));
+        queue
     }
 }
 
@@ -105,6 +111,7 @@ mod tests {
         let other = writers.turn("/b".into()).await;
         let mut second = Box::pin(writers.turn("/a".into()));
         assert!(futures_util::poll!(&mut second).is_pending());
+        assert!(writers.try_turn("/b".into()).is_none() && writers.try_turn("/d".into()).is_some());
         drop(first);
         drop((second.await, other));
         drop(writers.turn("/c".into()).await);

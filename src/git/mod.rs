@@ -14,6 +14,7 @@ mod commit;
 mod config;
 mod failure;
 mod history;
+mod index_file;
 mod init;
 mod locks;
 mod pathspec;
@@ -23,6 +24,7 @@ mod reset;
 pub(crate) mod routes;
 mod service;
 mod status;
+mod survey;
 mod wire;
 mod worktree;
 

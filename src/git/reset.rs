@@ -1,6 +1,7 @@
 //! Reset and restore: what gives changes up on purpose, and no others.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use git2::build::CheckoutBuilder;
 use git2::{Commit, ErrorCode, Index, Repository, ResetType, Tree, TreeWalkMode, TreeWalkResult};
@@ -10,7 +11,9 @@ use super::failure::{failed, failing};
 use super::pathspec::{self, covers};
 use super::service::{Git, work_tree};
 use super::status::{Head, head};
-use super::worktree::{as_path, blank_entry, entry, fresh_index, head_tree, listed, reset_merge, switch};
+use super::worktree::{
+    as_path, blank_entry, entry, fresh_index, head_tree, listed, remove_file, reset_merge, switch,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a reset changes beside HEAD (git-reset(1)).
@@ -214,10 +217,10 @@ fn restore(repository: &Repository, order: &Restore) -> Result<()> {
         (None, false, _) => repository.checkout_index(Some(&mut index), Some(&mut checkout)).map_err(failing),
         (Some(tree), false, _) => {
             checkout.update_index(false);
-            repository.checkout_tree(tree.as_object(), Some(&mut checkout)).map_err(failing)
+            repository.checkout_tree(tree.as_object(), Some(&mut checkout)).map_err(failing)?;
+            found.remove_missing(work_tree(repository)?)
         }
         (_, true, worktree) => {
-            // What leaves the index has to leave the work tree first, while it still is known.
             if worktree {
                 let empty;
                 let tree = match &source {
@@ -232,6 +235,7 @@ fn restore(repository: &Repository, order: &Restore) -> Result<()> {
                     }
                 };
                 repository.checkout_tree(tree.as_object(), Some(&mut checkout)).map_err(&failing)?;
+                found.remove_missing(work_tree(repository)?)?;
                 index = fresh_index(repository)?;
             }
             found.stage(&mut index)?;
@@ -293,6 +297,13 @@ impl Found {
         }
         let names = listed(unmerged.into_iter().map(Vec::as_slice));
         Err(Error::new(ErrorKind::GitMergeConflict, format!("there are unmerged files: {names}")))
+    }
+
+    /// Removes what the index has and the tree has not; libgit2 takes some names for patterns when it does that.
+    fn remove_missing(&self, root: &Path) -> Result<()> {
+        let stored: BTreeSet<&[u8]> = self.stored.iter().map(|(path, ..)| path.as_slice()).collect();
+        let mut missing = self.indexed.iter().filter(|path| !stored.contains(path.as_slice()));
+        missing.try_for_each(|path| remove_file(root, path))
     }
 
     /// Makes the index have what the tree has, and no more.

@@ -70,7 +70,7 @@ impl Git {
 
     /// The absolute path that a client's path means.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
-        paths::clean(&paths::resolve(&self.work_dir, path))
+        paths::resolve(&self.work_dir, path)
     }
 
     /// Looks at a repository, whoever else works on it.
@@ -211,8 +211,8 @@ pub(super) fn work_tree(repository: &Repository) -> Result<&Path> {
     })
 }
 
-/// What stands for a repository and all its linked work trees.
-fn lock_key(repository: &Repository) -> PathBuf {
+/// What stands for a repository and all its linked work trees, when it comes to taking turns.
+pub(super) fn lock_key(repository: &Repository) -> PathBuf {
     let common = repository.commondir();
     common.canonicalize().unwrap_or_else(|_| common.to_owned())
 }

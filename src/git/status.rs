@@ -3,8 +3,13 @@
 use git2::{ErrorCode, IndexEntryExtendedFlag, Repository, StatusOptions};
 
 use super::failure::{failed, failing};
-use super::service::{Git, work_tree};
+use super::locks::Writers;
+use super::service::{Git, lock_key, work_tree};
+use super::survey::survey;
 use crate::error::Result;
+
+/// With more files that are not known to be as they were, what the index knows of them is brought up to date.
+const STALE: usize = 64;
 
 /// The state of a work tree.
 #[derive(Debug)]
@@ -65,14 +70,15 @@ impl Git {
     /// # Errors
     /// When there is no repository, or it is bare.
     pub(super) async fn status(&self, path: &str) -> Result<Status> {
-        self.read(path, |repository| {
+        let writers = self.writers.clone();
+        self.read(path, move |repository| {
             work_tree(repository)?;
             let head = head(repository)?;
             let upstream = match &head {
                 Head::Branch(branch) => upstream(repository, branch)?,
                 Head::Detached => None,
             };
-            Ok(Status { head, upstream, files: changes(repository)? })
+            Ok(Status { head, upstream, files: changes(repository, &writers)? })
         })
         .await
     }
@@ -116,10 +122,29 @@ pub(super) fn upstream(repository: &Repository, branch: &str) -> Result<Option<U
     Ok(Some(Upstream { name, exists: true, ahead, behind }))
 }
 
-fn changes(repository: &Repository) -> Result<Vec<FileStatus>> {
+fn changes(repository: &Repository, writers: &Writers) -> Result<Vec<FileStatus>> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).exclude_submodules(false);
-    let statuses = repository.statuses(Some(&mut options)).map_err(failing("compare the work tree"))?;
+    let mut is_stale = true;
+    match survey(repository) {
+        Some(suspects) if suspects.is_empty() => return Ok(Vec::new()),
+        Some(suspects) => {
+            is_stale = suspects.len() > STALE;
+            options.disable_pathspec_match(true);
+            for path in suspects {
+                options.pathspec(path);
+            }
+        }
+        None => {}
+    }
+    // As git does: the next one need not look at their contents again. Others who write go first.
+    let turn = if is_stale { writers.try_turn(lock_key(repository)) } else { None };
+    let mut statuses = repository.statuses(Some(options.update_index(turn.is_some())));
+    if turn.is_some() && statuses.as_ref().is_err_and(|error| error.code() == ErrorCode::Locked) {
+        statuses = repository.statuses(Some(options.update_index(false)));
+    }
+    let statuses = statuses.map_err(failing("compare the work tree"))?;
+    drop(turn);
     let index = repository.index().map_err(failing("read the index"))?;
     let mut files: Vec<FileStatus> = statuses
         .iter()

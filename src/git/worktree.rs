@@ -35,6 +35,8 @@ struct Step {
     to: Option<Version>,
     /// What the index has.
     index: Option<IndexEntry>,
+    /// Whether the index has several versions of it.
+    is_unmerged: bool,
 }
 
 impl Step {
@@ -46,7 +48,8 @@ impl Step {
     }
 }
 
-fn is_left_out(entry: &IndexEntry) -> bool {
+/// Whether the work tree lacks a file on purpose.
+pub(super) fn is_left_out(entry: &IndexEntry) -> bool {
     entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
 }
 
@@ -67,7 +70,7 @@ pub(super) fn switch(
     let to = target.tree().map_err(failing("read the commit"))?;
     let steps = two_way(repository, &index, from.as_ref(), &to)?;
     refuse_lost_changes(repository, &index, &steps)?;
-    apply(repository, &steps, from.as_ref(), &to, finish)
+    apply(repository, &steps, &to, finish)
 }
 
 /// As `git reset --merge`: index and work tree become those of `target`, but for files whose unstaged changes are on
@@ -81,7 +84,6 @@ pub(super) fn reset_merge(
     finish: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let index = fresh_index(repository)?;
-    let from = head_tree(repository)?;
     let to = target.tree().map_err(failing("read the commit"))?;
     let unmerged = unmerged(&index)?;
     let mut options = exact();
@@ -92,15 +94,15 @@ pub(super) fn reset_merge(
         let Some(path) = delta.new_file().path_bytes().or(delta.old_file().path_bytes()) else { continue };
         if !unmerged.contains(path) {
             let to = version(&delta.old_file());
-            steps.push(Step { path: path.to_owned(), to, index: entry(&index, path) });
+            steps.push(Step { path: path.to_owned(), to, index: entry(&index, path), is_unmerged: false });
         }
     }
     refuse_lost_changes(repository, &index, &steps)?;
     for path in unmerged {
         let to = in_tree(&to, &path)?;
-        steps.push(Step { path, to, index: None });
+        steps.push(Step { path, to, index: None, is_unmerged: true });
     }
-    apply(repository, &steps, from.as_ref(), &to, finish)
+    apply(repository, &steps, &to, finish)
 }
 
 /// Refuses what would take files of the work tree from the first to the second of some trees, where they are not as the
@@ -121,10 +123,15 @@ pub(super) fn refuse_changes_between(
                 continue;
             };
             let to = version(&delta.new_file());
-            steps.push(Step { path: path.to_owned(), to, index: entry(index, path) });
+            steps.push(Step { path: path.to_owned(), to, index: entry(index, path), is_unmerged: false });
         }
     }
     refuse_lost_changes(repository, index, &steps)
+}
+
+/// Files of the index that the work tree lacks on purpose, as a sparse checkout does: they are not deleted.
+pub(super) fn left_out(index: &Index) -> BTreeSet<Vec<u8>> {
+    index.iter().filter(is_left_out).map(|entry| entry.path).collect()
 }
 
 /// The index as it is on disk now.
@@ -203,7 +210,7 @@ fn two_way(
         }
         // What was taken out of the index may still be there, untracked: it would be in the way.
         if current == old || current == new {
-            steps.push(Step { path: path.to_owned(), to: new, index: entry });
+            steps.push(Step { path: path.to_owned(), to: new, index: entry, is_unmerged: false });
         } else {
             lost.insert(path.to_owned());
         }
@@ -296,7 +303,6 @@ fn refuse(lost: &BTreeSet<Vec<u8>>) -> Result<()> {
 fn apply(
     repository: &Repository,
     steps: &[Step],
-    from: Option<&Tree<'_>>,
     to: &Tree<'_>,
     finish: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
@@ -308,13 +314,14 @@ fn apply(
     };
     let done = replace(repository, steps, to).and_then(|()| finish());
     let Err(error) = done else { return Ok(()) };
-    if let Err(second) = put_back(repository, steps, from, saved) {
+    if let Err(second) = put_back(repository, steps, saved) {
         tracing::error!("what a failed git operation has changed could not be put back: {second}");
     }
     Err(error)
 }
 
 fn replace(repository: &Repository, steps: &[Step], to: &Tree<'_>) -> Result<()> {
+    let root = super::service::work_tree(repository)?;
     let mut checkout = CheckoutBuilder::new();
     checkout.force().disable_pathspec_match(true);
     let mut is_needed = false;
@@ -327,17 +334,44 @@ fn replace(repository: &Repository, steps: &[Step], to: &Tree<'_>) -> Result<()>
     }
     let mut index = repository.index().map_err(failing("read the index"))?;
     let mut has_changed = false;
-    for step in steps.iter().filter(|step| step.is_index_only()) {
-        has_changed = true;
-        set_version(&mut index, &step.path, step.to, step.index.as_ref().is_some_and(is_left_out))?;
-        if step.to.is_some_and(|to| to.mode == u32::from(FileMode::Commit))
-            && let Some(root) = repository.workdir()
-        {
-            let _ = std::fs::create_dir_all(root.join(as_path(&step.path))); // where a submodule would be
+    for step in steps {
+        if step.is_index_only() {
+            has_changed = true;
+            set_version(&mut index, &step.path, step.to, step.index.as_ref().is_some_and(is_left_out))?;
+            if step.to.is_some_and(|to| to.mode == u32::from(FileMode::Commit)) {
+                let _ = std::fs::create_dir_all(root.join(as_path(&step.path))); // where a submodule would be
+            }
+        } else if step.to.is_none() {
+            // libgit2 takes some names for patterns when it removes what only the index has.
+            remove_file(root, &step.path)?;
+            if entry(&index, &step.path).is_some() {
+                has_changed = true;
+                set_version(&mut index, &step.path, None, false)?;
+            }
         }
     }
     if has_changed {
         index.write().map_err(failing("write the index"))?;
+    }
+    Ok(())
+}
+
+/// Removes a file or link, and the directories that are empty then. A directory in its place stays.
+///
+/// # Errors
+/// What the operating system says.
+pub(super) fn remove_file(root: &Path, path: &[u8]) -> Result<()> {
+    let full = root.join(as_path(path));
+    match full.symlink_metadata() {
+        Ok(found) if !found.is_dir() => {
+            std::fs::remove_file(&full).map_err(|error| Error::io("remove", &full, error))?;
+        }
+        _ => return Ok(()),
+    }
+    for directory in as_path(path).ancestors().skip(1).filter(|directory| *directory != Path::new("")) {
+        if std::fs::remove_dir(root.join(directory)).is_err() {
+            break; // something else is in it
+        }
     }
     Ok(())
 }
@@ -376,13 +410,10 @@ pub(super) fn blank_entry(path: &[u8], id: Oid, mode: u32) -> IndexEntry {
     }
 }
 
-/// The index from its old file, and each path that a step may have touched from `from`: they were as that has them.
-fn put_back(
-    repository: &Repository,
-    steps: &[Step],
-    from: Option<&Tree<'_>>,
-    saved: Option<File>,
-) -> Result<()> {
+/// The index from its old file, and each path that a step may have touched from the index: they were as that has them.
+/// Unmerged files stay as they are, nothing has what was in them.
+fn put_back(repository: &Repository, steps: &[Step], saved: Option<File>) -> Result<()> {
+    let root = super::service::work_tree(repository)?;
     let (path, lock) = (repository.path().join("index"), repository.path().join("index.lock"));
     let failed = |error: io::Error| Error::internal("put the index back").with_source(error);
     match saved {
@@ -392,33 +423,23 @@ fn put_back(
         }
         None => std::fs::remove_file(&path).or_else(unless_missing).map_err(failed)?,
     }
+    let mut index = fresh_index(repository)?;
     let mut checkout = CheckoutBuilder::new();
-    checkout
-        .force()
-        .disable_pathspec_match(true)
-        .remove_untracked(true)
-        .remove_ignored(true)
-        .update_index(false);
+    checkout.force().disable_pathspec_match(true);
     let mut is_needed = false;
-    for step in steps.iter().filter(|step| !step.is_index_only()) {
-        checkout.path(step.path.as_slice());
-        is_needed = true;
-    }
-    fresh_index(repository)?;
-    if !is_needed {
-        return Ok(());
-    }
-    let failing = failing("put files back");
-    let empty;
-    let tree = match from {
-        Some(tree) => tree,
-        None => {
-            let id = repository.treebuilder(None).and_then(|builder| builder.write()).map_err(&failing)?;
-            empty = repository.find_tree(id).map_err(&failing)?;
-            &empty
+    for step in steps.iter().filter(|step| !step.is_index_only() && !step.is_unmerged) {
+        if step.index.is_some() {
+            checkout.path(step.path.as_slice());
+            is_needed = true;
+        } else {
+            remove_file(root, &step.path)?;
         }
-    };
-    repository.checkout_tree(tree.as_object(), Some(&mut checkout)).map_err(&failing)
+    }
+    if is_needed {
+        let failing = failing("put files back");
+        repository.checkout_index(Some(&mut index), Some(&mut checkout)).map_err(failing)?;
+    }
+    Ok(())
 }
 
 fn unless_missing(error: io::Error) -> io::Result<()> {

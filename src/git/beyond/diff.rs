@@ -1,5 +1,7 @@
 //! Differences between work tree, index and commits, told file by file as fast as the client reads.
 
+use std::collections::BTreeSet;
+
 use futures_util::Stream;
 use git2::{Delta, Diff, DiffFindOptions, DiffOptions, Patch, Repository, Tree};
 
@@ -7,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::git::branches::revision;
 use crate::git::failure::failing;
 use crate::git::pathspec;
-use crate::git::service::{Git, Pieces, work_tree};
-use crate::git::worktree::{fresh_index, head_tree};
+use crate::git::service::{Git, work_tree};
+use crate::git::worktree::{fresh_index, head_tree, left_out};
 
 /// Largest file that is compared line by line, in bytes; larger ones count as binary.
 const FILE_BYTES: i64 = 32 * 1024 * 1024;
@@ -113,8 +115,13 @@ impl Git {
             };
             let mut options = options(&manner, &specs(repository, &manner.files)?);
             let (from, to) = (tree(&sides.from)?, tree(&sides.to)?);
-            let diff = compare(repository, &sides, from.as_ref(), to.as_ref(), &mut options)?;
-            tell(diff, pieces)
+            let mut diff = compare(repository, &sides, from.as_ref(), to.as_ref(), &mut options)?;
+            let has_work_tree = to.is_none() && !sides.staged;
+            let left_out = if has_work_tree { left_out(&fresh_index(repository)?) } else { BTreeSet::new() };
+            files(&mut diff, |file| {
+                let is_told = file.kind != Kind::Deleted || !left_out.contains(&file.path);
+                if is_told { pieces.send(file) } else { Ok(()) }
+            })
         }))
     }
 }
@@ -165,15 +172,7 @@ fn specs(repository: &Repository, files: &[String]) -> Result<Vec<Vec<u8>>> {
     files.iter().map(|file| pathspec::below(root, file)).collect()
 }
 
-/// Sends the files of a diff one by one; only one at a time is in memory.
-///
-/// # Errors
-/// When a file cannot be compared, or the client has left.
-pub(super) fn tell(mut diff: Diff<'_>, pieces: &Pieces<FileDiff>) -> Result<()> {
-    files(&mut diff, |file| pieces.send(file))
-}
-
-/// Gives the files of a diff one by one.
+/// Gives the files of a diff one by one; only one at a time is in memory.
 ///
 /// # Errors
 /// When a file cannot be compared, and what `each` fails with.

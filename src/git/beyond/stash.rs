@@ -8,7 +8,7 @@ use crate::git::branches::head_commit;
 use crate::git::failure::{failed, failing};
 use crate::git::history::rfc_3339;
 use crate::git::service::{Git, work_tree};
-use crate::git::worktree::{fresh_index, refuse_changes_between, refuse_unmerged};
+use crate::git::worktree::{fresh_index, left_out, refuse_changes_between, refuse_unmerged};
 
 /// Changes that were put aside.
 #[derive(Debug)]
@@ -62,7 +62,14 @@ impl Git {
         self.change(path, move |repository| {
             work_tree(repository)?;
             head_commit(repository)?;
-            refuse_unmerged(&fresh_index(repository)?)?;
+            let index = fresh_index(repository)?;
+            refuse_unmerged(&index)?;
+            if !left_out(&index).is_empty() {
+                // libgit2 would put them aside as deleted.
+                let text = "stash does not work in a sparse checkout: files that are left out would count as deleted";
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+            drop(index);
             // As git does when nobody has said who they are.
             let identity = repository.signature().or_else(|_| Signature::now("git", "git@stash"));
             let identity = identity.map_err(failing("stash"))?;

@@ -7,14 +7,26 @@ use serde_json::json;
 use super::status::conflicted;
 use crate::support::{Daemon, Repo};
 
+/// What is a pattern, a comment or a negation elsewhere.
+pub(super) const ODD: [&str; 9] = ["!", "#", "*", "?", "[c]", "\\", " ", ":(top)", "-"];
+
 /// On `main`, beside a branch `other` that has one file more, one less, one changed and one alike.
 fn two_branches(daemon: &Daemon) -> Repo {
     let repo = Repo::empty(daemon);
     for name in ["same", "changed", "gone", "dir/file"] {
         repo.write(name, format!("{name}\n"));
     }
+    for name in ODD {
+        repo.write(&format!("{name}changed"), "1\n");
+        repo.write(&format!("{name}gone"), "1\n");
+    }
     repo.commit("base", "base\n");
     repo.git(&["checkout", "--quiet", "-b", "other"]);
+    for name in ODD {
+        repo.write(&format!("{name}changed"), "2\n");
+        repo.remove(&format!("{name}gone"));
+        repo.write(&format!("{name}added"), "2\n");
+    }
     repo.write("changed", "changed in other\n");
     repo.write("added", "added in other\n");
     repo.remove("gone");
@@ -287,4 +299,12 @@ async fn a_sparse_checkout_stays_sparse() {
     checkout(&daemon, &repo, "main").await;
     assert_eq!((repo.read("in/a").as_str(), repo.has("out/b")), ("1\n", false));
     assert_eq!((repo.porcelain().as_str(), repo.branch().as_str()), ("", "main"));
+    // What is left out is not deleted.
+    repo.write("in/a", "3\n");
+    repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+    repo.post(&daemon, "/git/add", json!({"files": ["out"]})).fails(404, "NOT_FOUND").await;
+    assert_eq!(repo.porcelain(), "M  in/a");
+    assert_eq!(repo.get(&daemon, "/git/diff").ok().await.text(), "");
+    repo.post(&daemon, "/git/stash", json!({})).fails(501, "NOT_IMPLEMENTED").await;
+    assert_eq!(repo.porcelain(), "M  in/a");
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::checkout::ODD;
 use super::status::conflicted;
 use crate::support::{Daemon, Repo};
 
@@ -22,7 +23,7 @@ fn set(repo: &Repo, name: &str, index: Option<&str>, work_tree: Option<&str>) {
     match index {
         Some(content) => {
             repo.write(name, content);
-            repo.git(&["add", name]);
+            repo.git(&["--literal-pathspecs", "add", name]);
         }
         None => drop(repo.git(&["rm", "--quiet", "--cached", "--force", "--ignore-unmatch", name])),
     }
@@ -167,6 +168,9 @@ async fn restore_does_what_git_restore_does() {
     set(&base, "dir/new", Some("new\n"), Some("new, changed\n"));
     base.write("dir/untracked", "mine\n");
     base.remove("same");
+    for name in ODD {
+        set(&base, &format!("dir/{name}new"), Some("new\n"), Some("new, changed\n"));
+    }
     let cases: &[(&[&str], Value)] = &[
         (&["x"], json!({"files": ["x"]})),
         (&["dir"], json!({"files": ["dir"]})),

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use serde_json::json;
 
+use super::checkout::ODD;
 use crate::support::{Daemon, Repo};
 
 #[tokio::test]
@@ -52,6 +53,63 @@ async fn every_state_of_a_file_is_told_as_git_tells_it() {
     assert_eq!(status["fileStatus"].as_array().unwrap().len(), 14);
     assert_eq!(status["currentBranch"], "main");
     assert_eq!((&status["branchPublished"], &status["detached"]), (&json!(false), &json!(false)));
+}
+
+/// Names that mean something to patterns, in a repository where most files are as they were.
+#[tokio::test]
+async fn a_few_changes_are_found_among_many_files() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::empty(&daemon);
+    repo.write(".gitignore", "*.o\n/out/\n");
+    for number in 0..2000 {
+        repo.write(&format!("d{}/s{}/f{number}", number % 7, number % 31), "x\n");
+    }
+    for name in ODD {
+        for what in ["changed", "gone", "staged", "unstaged"] {
+            repo.write(&format!("odd/{name}{what}"), "1\n");
+        }
+    }
+    repo.commit("d0/base.txt", "x\n");
+    assert_eq!(repo.status(&daemon).await["fileStatus"], json!([]));
+    repo.write("out/x", "");
+    repo.write("d0/s0/x.o", "");
+    assert_eq!(repo.status(&daemon).await["fileStatus"], json!([]));
+    for name in ODD {
+        repo.write(&format!("odd/{name}changed"), "2\n");
+        repo.remove(&format!("odd/{name}gone"));
+        repo.write(&format!("odd/{name}staged"), "2\n");
+        repo.write(&format!("odd/{name}new/x"), "2\n");
+        repo.git(&["--literal-pathspecs", "add", &format!("odd/{name}staged")]);
+    }
+    std::fs::remove_dir_all(repo.root.join("d3/s3")).unwrap();
+    repo.write("d3/s3", "a file by now\n");
+    assert_eq!(repo.status(&daemon).await["fileStatus"], repo.expected_status());
+    for version in ["2", "4"] {
+        repo.git(&["update-index", "--index-version", version]);
+        repo.git(&["reset", "--quiet"]);
+        assert_eq!(repo.status(&daemon).await["fileStatus"], repo.expected_status());
+    }
+    repo.git(&["rm", "-r", "--quiet", "--cached", "d5"]);
+    repo.git(&["mv", "d6", "moved"]);
+    assert_eq!(repo.status(&daemon).await["fileStatus"], repo.expected_status());
+}
+
+/// A copy has other inodes: what the index knows of its files is of no use until they were all read once.
+#[tokio::test]
+async fn an_index_that_is_out_of_date_is_refreshed() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::empty(&daemon);
+    for number in 0..200 {
+        repo.write(&format!("d{}/f{number}", number % 7), "x\n");
+    }
+    repo.commit("base", "x\n");
+    let root = daemon.work().join("copy");
+    assert!(std::process::Command::new("cp").arg("-a").args([&repo.root, &root]).status().unwrap().success());
+    let copy = Repo::at(&daemon, root);
+    assert_eq!(copy.git(&["diff-files", "--name-only"]).lines().count(), 201);
+    assert_eq!(copy.status(&daemon).await["fileStatus"], json!([]));
+    assert_eq!(copy.git(&["diff-files", "--name-only"]), "");
+    copy.check();
 }
 
 #[tokio::test]
