@@ -1,17 +1,16 @@
 //! Staging and committing.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use git2::{ErrorCode, Index, IndexAddOption, Oid, Repository, Signature};
+use git2::{ErrorCode, Index, IndexAddOption, IndexEntry, Oid, Repository, Signature};
 use rustix::fs::FileType;
 
 use super::branches::head_commit;
 use super::failure::{failing, words};
 use super::pathspec;
 use super::service::{Git, work_tree};
-use super::worktree::{as_path, entry, fresh_index, is_left_out, left_out, refuse_unmerged};
+use super::worktree::{as_path, entry, fresh_index, is_left_out, refuse_unmerged};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Files of git that say what the next commit concludes.
@@ -55,7 +54,7 @@ impl Git {
             let mut index = fresh_index(repository)?;
             let stages: Vec<Stage> =
                 files.iter().map(|file| stage(repository, &index, file)).collect::<Result<_>>()?;
-            let left_out = left_out(&index);
+            let left_out: Vec<IndexEntry> = index.iter().filter(is_left_out).collect();
             for stage in &stages {
                 put(&mut index, root, &left_out, stage)?;
             }
@@ -104,17 +103,18 @@ fn is_ignored(repository: &Repository, path: &[u8]) -> Result<bool> {
     repository.is_path_ignored(as_path(path)).map_err(failing("read ignore rules"))
 }
 
-fn put(index: &mut Index, root: &Path, left_out: &BTreeSet<Vec<u8>>, stage: &Stage) -> Result<()> {
+fn put(index: &mut Index, root: &Path, left_out: &[IndexEntry], stage: &Stage) -> Result<()> {
     let name = |path: &[u8]| format!("stage {}", String::from_utf8_lossy(path));
     match stage {
         Stage::File(path) => index.add_path(as_path(path)).map_err(failing(&name(path))),
         Stage::Directory(path) => {
             let specs = (!path.is_empty()).then_some(path.as_slice());
             let options = IndexAddOption::DISABLE_PATHSPEC_MATCH;
-            // A file that is left out of the work tree would count as deleted.
-            let mut choose =
-                |path: &Path, _: &[u8]| i32::from(left_out.contains(path.as_os_str().as_encoded_bytes()));
-            index.add_all(specs, options, Some(&mut choose)).map_err(failing(&name(path)))
+            index.add_all(specs, options, None).map_err(failing(&name(path)))?;
+            // libgit2 takes a file that is left out of the work tree for a deleted one.
+            let gone = left_out.iter().filter(|entry| index.get_path(as_path(&entry.path), 0).is_none());
+            let gone: Vec<_> = gone.collect();
+            gone.into_iter().try_for_each(|entry| index.add(entry).map_err(failing(&name(path))))
         }
         Stage::Ignored(path) => {
             for known in pathspec::in_index(index, path) {
