@@ -9,7 +9,9 @@ use crate::git::{Git, Remotes};
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
+use crate::platform::sockets::OwnPorts;
 use crate::platform::telemetry::Telemetry;
+use crate::ports::Ports;
 use crate::process::exec::Exec;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
@@ -27,6 +29,10 @@ pub struct App {
     pub git: Git,
     /// What repositories have elsewhere.
     pub remotes: Remotes,
+    /// What listens, and the way to it.
+    pub ports: Ports,
+    /// Ports that the daemon itself listens on.
+    pub own_ports: OwnPorts,
     /// Commands with collected output.
     pub exec: Exec,
     /// Shells that run commands one by one.
@@ -58,7 +64,8 @@ impl App {
         shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
-        let passes = Passes::new();
+        let (passes, own_ports) = (Passes::new(), OwnPorts::default());
+        let connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
         let git = Git::new(
             work_dir.clone(),
             &home,
@@ -70,6 +77,8 @@ impl App {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             remotes: Remotes::new(git.clone(), environment.clone(), config.git_stall_timeout),
             git,
+            ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
+            own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

@@ -178,6 +178,11 @@ pub struct Config {
     #[arg(long, env = "TOOLBOXD_CONTROL_FROM", value_name = "WHO", default_value = "anyone")]
     pub control_from: ControlFrom,
 
+    /// Form of the preview links that SDKs get from a stand-alone daemon: a path of its own address, which every program
+    /// can fetch, or a host name below localhost, which browsers know and which apps with absolute paths need.
+    #[arg(long, env = "TOOLBOXD_PREVIEW_LINKS", value_name = "FORM", default_value = "path")]
+    pub preview_links: PreviewLinks,
+
     /// Directory that screen recordings go to. Default: .daytona/recordings in the home directory.
     #[arg(long, env = "TOOLBOXD_RECORDINGS_DIR", value_name = "DIRECTORY")]
     pub recordings_dir: Option<PathBuf>,
@@ -245,6 +250,15 @@ pub enum ControlFrom {
     Anyone,
     /// Not connections from inside the sandbox, over loopback.
     Outside,
+}
+
+/// Form of preview links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PreviewLinks {
+    /// `http://127.0.0.1:2280/proxy/3000`
+    Path,
+    /// `http://3000-box.localhost:2280`
+    Host,
 }
 
 /// Lowest level of messages in the log.

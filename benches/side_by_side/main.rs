@@ -10,6 +10,7 @@
 mod files;
 mod git;
 mod git_remote;
+mod ports;
 mod process;
 mod start;
 mod support;
@@ -34,6 +35,7 @@ fn main() {
         ("find", files::find),
         ("git", git::git),
         ("clone", git_remote::clone),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

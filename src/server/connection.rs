@@ -65,6 +65,7 @@ pub(super) async fn serve(
         .max_buf_size(HEAD_BYTES) // also the most that is buffered of a body
         .max_headers(HEADERS)
         .half_close(false)
+        .preserve_header_case(true) // of what is passed on to a port, and of what comes back
         .header_read_timeout(None)
         .serve_connection(io, service)
         .with_upgrades();

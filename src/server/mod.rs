@@ -7,6 +7,7 @@ mod auth;
 mod connection;
 pub mod health;
 mod layers;
+mod preview;
 pub mod router;
 
 use std::io;

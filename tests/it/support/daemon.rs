@@ -143,6 +143,28 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Threads that it has.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// Waits until it has no more than so many descriptors open, beside that of a connection of ours over which it is
+    /// asked something meanwhile, which takes its time.
+    pub(crate) async fn closes_down_to(&self, descriptors: usize) {
+        let client = self.client();
+        within(async {
+            while self.descriptors() > descriptors + 1 {
+                client.get("/version").ok().await;
+            }
+        })
+        .await;
+    }
+
     /// Its working directory, empty at first.
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.path().join("work").canonicalize().unwrap()

@@ -8,6 +8,7 @@ mod files;
 mod remotes;
 mod repo;
 mod socket;
+mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
@@ -20,3 +21,4 @@ pub(crate) use remotes::{
 };
 pub(crate) use repo::Repo;
 pub(crate) use socket::Socket;
+pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};

@@ -30,6 +30,9 @@ impl Client {
         headers: &[(&'static str, &str)],
     ) -> Result<Socket, (u16, String)> {
         let mut request = self.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
+        if headers.iter().any(|(name, _)| *name == "host") {
+            request.headers_mut().remove("host");
+        }
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
@@ -68,6 +71,17 @@ impl Socket {
                 message => return Ok(message),
             }
         }
+    }
+
+    /// Sends a text frame.
+    pub(crate) async fn say(&mut self, text: &str) {
+        within(self.inner.send(Message::text(text))).await.unwrap();
+    }
+
+    /// Closes it and waits for the other end's close.
+    pub(crate) async fn close(mut self) {
+        within(self.inner.close(None)).await.unwrap();
+        while within(self.inner.next()).await.is_some() {}
     }
 
     /// The next text frame as JSON.
