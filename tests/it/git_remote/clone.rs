@@ -7,11 +7,11 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{check_clean, repo};
-use crate::support::{Daemon, GitServer, Manner, Upstream, git, names_in, within};
+use crate::support::{Daemon, GitServer, Manner, Origin, git, names_in, within};
 
 #[tokio::test]
 async fn a_clone_is_what_the_git_program_would_make() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let work = upstream.work();
     std::fs::write(work.join("run.sh"), "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(work.join("run.sh"), PermissionsExt::from_mode(0o755)).unwrap();
@@ -56,7 +56,7 @@ async fn a_clone_is_what_the_git_program_would_make() {
 
 #[tokio::test]
 async fn another_branch_is_cloned_alone() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     upstream.git(&["switch", "-q", "-c", "feature/x"]).await;
     let tip = upstream.commit("x", "x").await;
     upstream.git(&["tag", "v1"]).await;
@@ -86,7 +86,7 @@ async fn another_branch_is_cloned_alone() {
 
 #[tokio::test]
 async fn a_commit_is_checked_out_wherever_it_is() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let first = upstream.tip("main").await;
     upstream.commit("README", "second\n").await;
     upstream.git(&["switch", "-q", "-c", "other", &first]).await;
@@ -124,7 +124,7 @@ async fn a_commit_is_checked_out_wherever_it_is() {
 
 #[tokio::test]
 async fn a_shallow_clone_has_as_many_commits_as_were_asked_for() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     for content in ["two", "three"] {
         upstream.commit("README", content).await;
     }
@@ -138,7 +138,7 @@ async fn a_shallow_clone_has_as_many_commits_as_were_asked_for() {
 
 #[tokio::test]
 async fn only_an_empty_directory_is_cloned_into() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let (daemon, url) = (Daemon::start().await, server.url());
     let (client, work) = (daemon.client(), daemon.work());
@@ -163,7 +163,7 @@ async fn only_an_empty_directory_is_cloned_into() {
 
 #[tokio::test]
 async fn a_failed_clone_leaves_an_empty_directory_empty() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Cuts).await;
     let daemon = Daemon::start().await;
     std::fs::create_dir(repo(&daemon)).unwrap();
@@ -176,7 +176,7 @@ async fn a_failed_clone_leaves_an_empty_directory_empty() {
 
 #[tokio::test]
 async fn submodules_are_left_alone() {
-    let (upstream, module) = (Upstream::new().await, Upstream::new().await);
+    let (upstream, module) = (Origin::new().await, Origin::new().await);
     let url = module.bare().display().to_string();
     upstream.git(&["submodule", "--quiet", "add", &url, "module"]).await;
     upstream.commit_all("module").await;
@@ -189,7 +189,7 @@ async fn submodules_are_left_alone() {
 
 #[tokio::test]
 async fn a_clone_goes_on_when_its_client_leaves() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let permits = Arc::new(Semaphore::new(0));
     let mut server = GitServer::start(upstream.root(), Manner::Waits(Arc::clone(&permits))).await;
     let (daemon, url) = (Daemon::start().await, server.url());
@@ -206,7 +206,7 @@ async fn a_clone_goes_on_when_its_client_leaves() {
 
 #[tokio::test]
 async fn a_clone_stops_with_the_daemon_and_leaves_nothing_behind() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let mut server = GitServer::start(upstream.root(), Manner::Waits(Arc::new(Semaphore::new(0)))).await;
     let mut daemon = Daemon::start().await;
     let call = tokio::spawn(daemon.client().clone_repo(&server.url(), json!({})).try_send());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{assert_nowhere, repo};
-use crate::support::{Daemon, GitServer, Manner, Upstream, git, names_in};
+use crate::support::{Daemon, GitServer, Manner, Origin, git, names_in};
 
 /// Clones, which must fail in this way and leave nothing behind.
 async fn fails(daemon: &Daemon, url: &str, more: Value, status: u16, code: &str) -> String {
@@ -15,7 +15,7 @@ async fn fails(daemon: &Daemon, url: &str, more: Value, status: u16, code: &str)
 
 #[tokio::test]
 async fn credentials_are_asked_for_checked_and_kept_nowhere() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let mut server = GitServer::start(upstream.root(), Manner::Private("me", "s3cr3t/pass")).await;
     let (daemon, url) = (Daemon::start().await, server.url());
     let message = fails(&daemon, &url, json!({}), 401, "GIT_AUTH_FAILED").await;
@@ -40,7 +40,7 @@ async fn credentials_are_asked_for_checked_and_kept_nowhere() {
 
 #[tokio::test]
 async fn credentials_in_a_url_work_and_stay_where_they_were_put() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Private("me", "s3cr3t@pass")).await;
     let daemon = Daemon::start().await;
     let url = server.url().replace("http://", "http://me:s3cr3t%40pass@");
@@ -61,7 +61,7 @@ async fn credentials_in_a_url_work_and_stay_where_they_were_put() {
 
 #[tokio::test]
 async fn every_answer_of_a_server_has_its_error() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let daemon = Daemon::start().await;
     for (manner, status, code, words) in [
         (Manner::Answers(403, "text/plain", "no entry\n"), 403, "FORBIDDEN", "no entry"),
@@ -84,7 +84,7 @@ async fn every_answer_of_a_server_has_its_error() {
 
 #[tokio::test]
 async fn an_empty_repository_is_not_cloned() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     git(upstream.root(), &["init", "-q", "--bare", "empty.git"]).await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
@@ -96,7 +96,7 @@ async fn an_empty_repository_is_not_cloned() {
 #[tokio::test]
 async fn who_does_not_answer_is_given_up() {
     let daemon = Daemon::start_with(|command| _ = command.env("TOOLBOXD_GIT_STALL_TIMEOUT", "1s")).await;
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let hanging = GitServer::start(upstream.root(), Manner::Hangs).await;
     let message = fails(&daemon, &hanging.url(), json!({}), 502, "GIT_TRANSPORT_FAILED").await;
     assert!(message.contains("nothing was received for 1s"), "{message}");
@@ -127,7 +127,7 @@ async fn urls_that_cannot_be_used_are_refused() {
 
 #[tokio::test]
 async fn a_redirect_takes_credentials_to_the_same_server_only() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let mut target = GitServer::start(upstream.root(), Manner::Serves).await;
     let mut source =
         GitServer::start(upstream.root(), Manner::Redirects(format!("http://{}", target.address))).await;
@@ -150,7 +150,7 @@ async fn a_redirect_takes_credentials_to_the_same_server_only() {
 
 #[tokio::test]
 async fn a_redirect_without_end_ends() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = one.local_addr().unwrap();
     drop(one);
@@ -165,7 +165,7 @@ async fn a_redirect_without_end_ends() {
 
 #[tokio::test]
 async fn no_secret_of_a_url_is_told() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(
         upstream.root(),
         Manner::Answers(403, "text/plain", "you are s3cr3t-t0ken-0123456789"),

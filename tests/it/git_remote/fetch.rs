@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{check_clean, repo, state};
-use crate::support::{Daemon, GitServer, Manner, Upstream, git};
+use crate::support::{Daemon, GitServer, Manner, Origin, git};
 
 #[tokio::test]
 async fn branches_come_and_go_and_the_work_tree_stays() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
     let (client, clone) = (daemon.client(), repo(&daemon));
@@ -37,7 +37,7 @@ async fn branches_come_and_go_and_the_work_tree_stays() {
 
 #[tokio::test]
 async fn tags_come_with_what_they_point_into_or_all_of_them() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
     let (client, clone) = (daemon.client(), repo(&daemon));
@@ -57,7 +57,7 @@ async fn tags_come_with_what_they_point_into_or_all_of_them() {
 
 #[tokio::test]
 async fn a_shallow_clone_is_deepened() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     for content in ["two", "three", "four"] {
         upstream.commit("README", content).await;
     }
@@ -80,7 +80,7 @@ async fn a_shallow_clone_is_deepened() {
 
 #[tokio::test]
 async fn a_remote_is_fetched_when_it_is_added_or_it_is_not_added() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
     let (client, clone) = (daemon.client(), repo(&daemon));

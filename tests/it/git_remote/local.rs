@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use serde_json::json;
 
 use super::{check_clean, repo};
-use crate::support::{Daemon, Upstream, git};
+use crate::support::{Daemon, Origin, git};
 
 #[tokio::test]
 async fn paths_and_file_urls_are_cloned() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     upstream.git(&["tag", "-m", "x", "v1"]).await;
     upstream.git(&["push", "-q", "--tags"]).await;
     git(&upstream.bare(), &["gc", "-q"]).await;
@@ -54,7 +54,7 @@ async fn paths_and_file_urls_are_cloned() {
 
 #[tokio::test]
 async fn what_cannot_be_copied_is_packed() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     for content in ["two", "three"] {
         upstream.commit("README", content).await;
     }
@@ -82,7 +82,7 @@ async fn what_cannot_be_copied_is_packed() {
 
 #[tokio::test]
 async fn pushes_go_where_nobody_works_and_nobody_guards() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let daemon = Daemon::start().await;
     let (client, clone) = (daemon.client(), repo(&daemon));
     client.clone_repo(&upstream.bare().display().to_string(), json!({})).ok().await;

@@ -8,12 +8,12 @@ use tokio::io::AsyncWriteExt;
 
 use super::{check_clean, repo};
 use crate::support::{
-    Daemon, GitServer, Manner, Proxy, Upstream, certificate, git, git_command, git_daemon, within,
+    Daemon, GitServer, Manner, Origin, Proxy, certificate, git, git_command, git_daemon, within,
 };
 
 #[tokio::test]
 async fn certificates_are_checked_unless_that_is_switched_off() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let (tls, roots) = certificate(upstream.root());
     let server = GitServer::start_with(upstream.root(), Manner::Serves, Some(tls)).await;
     let url = format!("https://localhost:{}/repo.git", server.address.port());
@@ -37,7 +37,7 @@ async fn certificates_are_checked_unless_that_is_switched_off() {
 
 #[tokio::test]
 async fn proxies_are_used_for_what_is_not_excluded() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let (tls, roots) = certificate(upstream.root());
     let secure = GitServer::start_with(upstream.root(), Manner::Serves, Some(tls)).await;
     let open = GitServer::start(upstream.root(), Manner::Serves).await;
@@ -79,7 +79,7 @@ async fn a_proxy_that_is_not_there_is_named() {
 
 #[tokio::test]
 async fn gits_own_protocol_is_spoken() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let address = git_daemon(upstream.root()).await;
     let daemon = Daemon::start().await;
     let client = daemon.client();
@@ -96,7 +96,7 @@ async fn gits_own_protocol_is_spoken() {
 
 #[tokio::test]
 async fn a_shallow_clone_can_be_made_over_gits_own_protocol() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     upstream.commit("README", "two").await;
     let address = git_daemon(upstream.root()).await;
     let daemon = Daemon::start().await;
@@ -107,7 +107,7 @@ async fn a_shallow_clone_can_be_made_over_gits_own_protocol() {
 
 #[tokio::test]
 async fn kept_credentials_serve_us_and_the_git_program() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Private("me", "p@ss wörd")).await;
     let daemon = Daemon::start().await;
     let (client, host) = (daemon.client(), server.address.to_string());

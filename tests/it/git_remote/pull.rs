@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{check_clean, repo, state};
-use crate::support::{Daemon, GitServer, Manner, Upstream, git};
+use crate::support::{Daemon, GitServer, Manner, Origin, git};
 
 /// A clone, and what it is of.
-async fn start() -> (Upstream, GitServer, Daemon) {
-    let upstream = Upstream::new().await;
+async fn start() -> (Origin, GitServer, Daemon) {
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
     daemon.client().clone_repo(&server.url(), json!({})).ok().await;
@@ -164,7 +164,7 @@ async fn a_repository_without_commits_gets_its_first() {
 
 #[tokio::test]
 async fn a_shallow_clone_is_pulled_into() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     upstream.commit("README", "two").await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;

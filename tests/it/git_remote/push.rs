@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use super::{check_clean, repo};
-use crate::support::{Client, Daemon, GitServer, Manner, Upstream, git, git_command};
+use crate::support::{Client, Daemon, GitServer, Manner, Origin, git, git_command};
 
 /// A clone, and what it is of.
-async fn start() -> (Upstream, GitServer, Daemon) {
-    let upstream = Upstream::new().await;
+async fn start() -> (Origin, GitServer, Daemon) {
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Serves).await;
     let daemon = Daemon::start().await;
     daemon.client().clone_repo(&server.url(), json!({})).ok().await;
@@ -30,7 +30,7 @@ async fn published(client: &Client) -> (bool, u64) {
     (status["branchPublished"].as_bool().unwrap(), status["ahead"].as_u64().unwrap())
 }
 
-fn hook(upstream: &Upstream, name: &str, script: &str) {
+fn hook(upstream: &Origin, name: &str, script: &str) {
     let path = upstream.bare().join("hooks").join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
@@ -124,7 +124,7 @@ async fn a_large_push_is_sent_in_pieces() {
 
 #[tokio::test]
 async fn a_push_has_credentials_when_it_needs_them() {
-    let upstream = Upstream::new().await;
+    let upstream = Origin::new().await;
     let server = GitServer::start(upstream.root(), Manner::Private("me", "s3cr3t")).await;
     let daemon = Daemon::start().await;
     let (client, login) = (daemon.client(), json!({"username": "me", "password": "s3cr3t"}));

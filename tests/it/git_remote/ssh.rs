@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::{check_clean, repo};
-use crate::support::{Daemon, SshServer, Upstream, git, new_key, new_key_with, whoami, within};
+use crate::support::{Daemon, Origin, SshServer, git, new_key, new_key_with, whoami, within};
 
 /// A key of the daemon's user, which the server lets in.
 async fn key(daemon: &Daemon, server: &SshServer) -> PathBuf {
@@ -21,7 +21,7 @@ async fn key(daemon: &Daemon, server: &SshServer) -> PathBuf {
 
 #[tokio::test]
 async fn a_repository_is_cloned_pulled_and_pushed_with_a_key() {
-    let (upstream, server, daemon) = (Upstream::new().await, SshServer::start().await, Daemon::start().await);
+    let (upstream, server, daemon) = (Origin::new().await, SshServer::start().await, Daemon::start().await);
     key(&daemon, &server).await;
     let client = daemon.client();
     client.clone_repo(&server.url(&upstream.bare()), json!({})).ok().await;
@@ -48,7 +48,7 @@ async fn a_repository_is_cloned_pulled_and_pushed_with_a_key() {
 
 #[tokio::test]
 async fn a_new_server_is_remembered_and_another_key_refused() {
-    let (upstream, server, daemon) = (Upstream::new().await, SshServer::start().await, Daemon::start().await);
+    let (upstream, server, daemon) = (Origin::new().await, SshServer::start().await, Daemon::start().await);
     key(&daemon, &server).await;
     let (client, url) = (daemon.client(), server.url(&upstream.bare()));
     let list = daemon.home().join(".ssh/known_hosts");
@@ -67,7 +67,7 @@ async fn a_new_server_is_remembered_and_another_key_refused() {
 
 #[tokio::test]
 async fn who_is_not_let_in_is_told_what_was_tried() {
-    let (upstream, server, daemon) = (Upstream::new().await, SshServer::start().await, Daemon::start().await);
+    let (upstream, server, daemon) = (Origin::new().await, SshServer::start().await, Daemon::start().await);
     let (client, url) = (daemon.client(), server.url(&upstream.bare()));
     let clone = || client.clone_repo(&url, json!({}));
     let message = clone().fails(401, "GIT_AUTH_FAILED").await;
@@ -91,7 +91,7 @@ async fn who_is_not_let_in_is_told_what_was_tried() {
 
 #[tokio::test]
 async fn an_agent_signs() {
-    let (upstream, server, daemon) = (Upstream::new().await, SshServer::start().await, Daemon::start().await);
+    let (upstream, server, daemon) = (Origin::new().await, SshServer::start().await, Daemon::start().await);
     let key = upstream.root().join("key");
     new_key_with(&key, "").await;
     server.authorize(&key);
@@ -114,7 +114,7 @@ async fn an_agent_signs() {
 
 #[tokio::test]
 async fn the_repositorys_own_ssh_command_is_not_run() {
-    let (upstream, server, daemon) = (Upstream::new().await, SshServer::start().await, Daemon::start().await);
+    let (upstream, server, daemon) = (Origin::new().await, SshServer::start().await, Daemon::start().await);
     key(&daemon, &server).await;
     daemon.client().clone_repo(&server.url(&upstream.bare()), json!({})).ok().await;
     let marker = daemon.home().join("marker");

@@ -16,7 +16,7 @@ pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use remotes::{
-    GitServer, Manner, Proxy, SshServer, Upstream, certificate, git, git_command, git_daemon, new_key,
+    GitServer, Manner, Origin, Proxy, SshServer, certificate, git, git_command, git_daemon, new_key,
     new_key_with, whoami,
 };
 pub(crate) use repo::Repo;

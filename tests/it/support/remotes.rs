@@ -55,11 +55,11 @@ pub(crate) fn git_command(directory: &Path) -> Command {
 }
 
 /// A bare repository, and a work tree that pushes to it.
-pub(crate) struct Upstream {
+pub(crate) struct Origin {
     root: TempDir,
 }
 
-impl Upstream {
+impl Origin {
     /// One commit on `main`.
     pub(crate) async fn new() -> Self {
         let upstream = Self { root: TempDir::new().unwrap() };
@@ -94,7 +94,7 @@ impl Upstream {
         self.commit_all(file).await
     }
 
-    /// As [`Upstream::commit`], of whatever is in the work tree.
+    /// As [`Origin::commit`], of whatever is in the work tree.
     pub(crate) async fn commit_all(&self, message: &str) -> String {
         self.git(&["add", "--all"]).await;
         self.git(&["commit", "--quiet", "--message", message]).await;
@@ -185,7 +185,7 @@ impl GitServer {
         Self { address, seen }
     }
 
-    /// URL of the repository that [`Upstream`] makes.
+    /// URL of the repository that [`Origin`] makes.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/repo.git", self.address)
     }
