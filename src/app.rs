@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
-use crate::git::Git;
+use crate::git::{Git, Remotes};
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
@@ -25,6 +25,8 @@ pub struct App {
     pub files: Files,
     /// Repositories.
     pub git: Git,
+    /// What repositories have elsewhere.
+    pub remotes: Remotes,
     /// Commands with collected output.
     pub exec: Exec,
     /// Shells that run commands one by one.
@@ -57,15 +59,17 @@ impl App {
         let shells = Shells::new(environment.clone());
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         let passes = Passes::new();
+        let git = Git::new(
+            work_dir.clone(),
+            &home,
+            config.xdg_config_home().as_deref(),
+            config.temporary_directory(),
+            shutdown.clone(),
+        );
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
-            git: Git::new(
-                work_dir.clone(),
-                &home,
-                config.xdg_config_home().as_deref(),
-                config.temporary_directory(),
-                shutdown.clone(),
-            ),
+            remotes: Remotes::new(git.clone(), environment.clone(), config.git_stall_timeout),
+            git,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

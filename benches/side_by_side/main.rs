@@ -9,6 +9,7 @@
 
 mod files;
 mod git;
+mod git_remote;
 mod process;
 mod start;
 mod support;
@@ -32,6 +33,7 @@ fn main() {
         ("download", files::download),
         ("find", files::find),
         ("git", git::git),
+        ("clone", git_remote::clone),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

@@ -128,7 +128,7 @@ impl Git {
     }
 
     /// git takes the file below `.config` when it is the only one.
-    fn file_to_write(&self, scope: Scope, path: Option<&Path>) -> Result<PathBuf> {
+    pub(super) fn file_to_write(&self, scope: Scope, path: Option<&Path>) -> Result<PathBuf> {
         let mut files = self.files(scope, path)?;
         let last = files.pop().unwrap_or_default();
         let file = files.pop().filter(|first| first.exists() && !last.exists()).unwrap_or(last);

@@ -18,6 +18,7 @@ mod index_file;
 mod init;
 mod locks;
 mod pathspec;
+pub(crate) mod remote;
 mod remotes;
 mod reset;
 pub(crate) mod routes;
@@ -27,4 +28,5 @@ mod survey;
 mod wire;
 mod worktree;
 
+pub use remote::Remotes;
 pub use service::Git;

@@ -14,9 +14,9 @@ use super::history::Wanted;
 use super::reset::{Mode, Restore};
 use super::service::Git;
 use super::wire::{
-    AddRemoteRequest, AddRequest, BranchList, BranchRequest, CheckoutRequest, CommitReply, CommitRequest,
-    ConfigReply, ConfigRequest, GitCommitInfo, GitStatus, InitRequest, RemoteList, ResetRequest,
-    RestoreRequest, UserRequest, require,
+    AddRequest, BranchList, BranchRequest, CheckoutRequest, CommitReply, CommitRequest, ConfigReply,
+    ConfigRequest, GitCommitInfo, GitStatus, InitRequest, RemoteList, ResetRequest, RestoreRequest,
+    UserRequest, require,
 };
 use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +34,7 @@ pub(crate) fn router(git: Git) -> Routes {
         .routes(endpoints!(branches, create_branch, delete_branch))
         .routes(endpoints!(checkout))
         .routes(endpoints!(init))
-        .routes(endpoints!(remotes, add_remote))
+        .routes(endpoints!(remotes))
         .routes(endpoints!(reset))
         .routes(endpoints!(restore))
         .routes(endpoints!(config, set_config))
@@ -162,17 +162,6 @@ async fn init(State(git): State<Git>, Json(request): Json<InitRequest>) -> Resul
         (status = 404, body = ErrorBody)))]
 async fn remotes(State(git): State<Git>, Query(query): Query<PathQuery>) -> Result<JsonReply<RemoteList>> {
     Ok(JsonReply(git.remotes(&query.path).await?.into()))
-}
-
-/// Adds a remote, or replaces one
-#[utoipa::path(post, path = "/git/remotes", tag = "git", request_body = AddRemoteRequest,
-    responses((status = 201), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody)))]
-async fn add_remote(State(git): State<Git>, Json(request): Json<AddRemoteRequest>) -> Result<StatusCode> {
-    let AddRemoteRequest { path, name, url, overwrite } = request;
-    require(&[("path", &path), ("name", &name), ("url", &url)])?;
-    git.add_remote(&path, name, url, overwrite.unwrap_or(false)).await?;
-    Ok(StatusCode::CREATED)
 }
 
 /// Moves HEAD and its branch to another commit; index and work tree follow as the mode says

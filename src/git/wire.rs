@@ -282,6 +282,8 @@ pub(super) struct AddRemoteRequest {
     #[serde(default)]
     #[schema(required)]
     pub(super) url: String,
+    /// Whether it is fetched right away. Default false.
+    pub(super) fetch: Option<bool>,
     /// Whether it replaces a remote of the same name. Default false.
     pub(super) overwrite: Option<bool>,
 }

@@ -64,6 +64,7 @@ fn routes(app: &App) -> Routes {
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::git::routes::router(app.git.clone()))
+        .merge(crate::git::remote::routes::router(app.remotes.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
         .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()));
     match &app.standalone {

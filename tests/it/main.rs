@@ -8,6 +8,7 @@ mod support;
 mod exec;
 mod files;
 mod git;
+mod git_remote;
 mod logs;
 mod pid_1;
 mod readme;

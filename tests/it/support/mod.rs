@@ -5,6 +5,7 @@ mod collector;
 mod daemon;
 mod events;
 mod files;
+mod remotes;
 mod repo;
 mod socket;
 
@@ -13,5 +14,9 @@ pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
+pub(crate) use remotes::{
+    GitServer, Manner, Proxy, SshServer, Upstream, certificate, git, git_command, git_daemon, new_key,
+    new_key_with, whoami,
+};
 pub(crate) use repo::Repo;
 pub(crate) use socket::Socket;
