@@ -13,6 +13,7 @@ use crate::platform::sockets::OwnPorts;
 use crate::platform::telemetry::Telemetry;
 use crate::ports::Ports;
 use crate::process::exec::Exec;
+use crate::process::pty::Ptys;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -37,6 +38,8 @@ pub struct App {
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Interactive terminals.
+    pub ptys: Ptys,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -80,6 +83,7 @@ impl App {
             ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
             own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            ptys: Ptys::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,
                 shells,

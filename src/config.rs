@@ -160,6 +160,16 @@ pub struct Config {
     )]
     pub max_output: ByteSize,
 
+    /// Output kept of one terminal, in memory, for viewers that are slow or come back; of more, the oldest is dropped.
+    #[arg(
+        long,
+        env = "TOOLBOXD_TERMINAL_SCROLLBACK",
+        value_name = "SIZE",
+        default_value = "2MiB",
+        value_parser = size_of_a_mebibyte_or_more
+    )]
+    pub terminal_scrollback: ByteSize,
+
     /// Give new files and directories that root writes the owner of the directory they are in.
     #[arg(
         long,

@@ -12,6 +12,7 @@ mod git;
 mod git_remote;
 mod ports;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -30,6 +31,7 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),

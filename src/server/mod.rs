@@ -6,6 +6,7 @@
 mod auth;
 mod connection;
 pub mod health;
+mod held;
 mod layers;
 mod preview;
 pub mod router;

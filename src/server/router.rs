@@ -73,7 +73,8 @@ fn routes(app: &App) -> Routes {
         .merge(crate::git::remote::routes::router(app.remotes.clone()))
         .merge(crate::ports::routes::router(app.ports.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
-        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()));
+        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
+        .merge(crate::process::pty::routes::router(app.ptys.clone(), app.shutdown.clone()));
     match &app.standalone {
         Some(standalone) => routes.merge(crate::standalone::routes::router(standalone.clone())),
         None => routes,

@@ -14,6 +14,7 @@ mod pid_1;
 mod ports;
 mod preview;
 mod proxy;
+mod pty;
 mod readme;
 mod replace;
 mod search;

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::client::Client;
 
 /// Longest that any single thing in a test may take; reached only when something is broken.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The shells that every command must work in.
 pub(crate) const SHELLS: [&str; 4] = ["/bin/bash", "/bin/dash", "/usr/bin/zsh", ASH];

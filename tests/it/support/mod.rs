@@ -5,6 +5,7 @@ mod collector;
 mod daemon;
 mod events;
 mod files;
+mod pty;
 mod remotes;
 mod repo;
 mod socket;
@@ -15,6 +16,7 @@ pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
+pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
 pub(crate) use remotes::{
     GitServer, Manner, Origin, Proxy, SshServer, certificate, git, git_command, git_daemon, new_key,
     new_key_with, whoami,
