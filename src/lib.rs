@@ -15,6 +15,7 @@ pub mod error;
 pub mod server;
 
 pub mod files;
+pub mod git;
 pub mod ports;
 pub mod process;
 pub mod standalone;

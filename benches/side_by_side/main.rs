@@ -9,6 +9,8 @@
 
 mod code;
 mod files;
+mod git;
+mod git_remote;
 mod ports;
 mod process;
 mod pty;
@@ -36,6 +38,8 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("git", git::git),
+        ("clone", git_remote::clone),
         ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");

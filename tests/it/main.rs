@@ -8,6 +8,8 @@ mod support;
 mod code;
 mod exec;
 mod files;
+mod git;
+mod git_remote;
 mod interpreter;
 mod logs;
 mod pid_1;

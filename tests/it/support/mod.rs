@@ -6,6 +6,8 @@ mod daemon;
 mod events;
 mod files;
 mod pty;
+mod remotes;
+mod repo;
 mod socket;
 mod upstream;
 
@@ -15,5 +17,10 @@ pub(crate) use daemon::{Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, p
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
+pub(crate) use remotes::{
+    GitServer, Manner, Origin, Proxy, SshServer, certificate, git, git_command, git_daemon, new_key,
+    new_key_with, whoami,
+};
+pub(crate) use repo::Repo;
 pub(crate) use socket::Socket;
 pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};
