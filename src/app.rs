@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::lsp::Lsp;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
@@ -26,6 +27,8 @@ pub struct App {
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Language servers.
+    pub lsp: Lsp,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -56,6 +59,13 @@ impl App {
         let passes = Passes::new();
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
+            lsp: Lsp::new(
+                config,
+                supervisor.clone(),
+                environment.clone(),
+                work_dir.clone(),
+                shutdown.clone(),
+            ),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

@@ -15,6 +15,7 @@ pub mod error;
 pub mod server;
 
 pub mod files;
+pub mod lsp;
 pub mod process;
 pub mod standalone;
 pub mod system;

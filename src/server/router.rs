@@ -63,6 +63,7 @@ fn routes(app: &App) -> Routes {
     let routes = Routes::new()
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
+        .merge(crate::lsp::routes::router(app.lsp.clone(), app.shutdown.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
         .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()));
     match &app.standalone {

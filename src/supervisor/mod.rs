@@ -98,6 +98,11 @@ impl Supervisor {
         OutputLog::new(self.inner.limits.clone())
     }
 
+    /// As [`Supervisor::output_log`], with memory alone: of more, the oldest is dropped.
+    fn memory_log(&self) -> OutputLog {
+        OutputLog::new(output::Limits { spill_bytes: 0, ..self.inner.limits.clone() })
+    }
+
     /// Whether processes of this user can open the daemon's descriptors by their paths, as [`descriptor_path`] has them.
     ///
     /// # Errors
