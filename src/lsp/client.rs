@@ -15,7 +15,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,14 +114,30 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    frames: mpsc::Sender<Bytes>,
+    frames: mpsc::Sender<Frame>,
     answers: mpsc::Sender<Bytes>,
     /// None when the conversation is over.
-    pending: Mutex<Option<HashMap<i64, oneshot::Sender<Result<Bytes, ResponseError>>>>>,
+    pending: Mutex<Option<HashMap<i64, Waiting>>>,
     next: AtomicI64,
     places: Arc<Semaphore>,
     ending: OnceLock<Ending>,
     over: CancellationToken,
+}
+
+/// A message that waits to be written.
+#[derive(Debug)]
+struct Frame {
+    /// Of a request.
+    id: Option<i64>,
+    bytes: Bytes,
+}
+
+/// A request that has no answer yet.
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Result<Bytes, ResponseError>>,
+    /// The server may know of it.
+    is_written: bool,
 }
 
 #[derive(Serialize)]
@@ -218,7 +234,7 @@ impl Client {
         shutdown.spawn(async move {
             let over = writing.inner.over.clone();
             tokio::select! {
-                result = write(writer, queue, first) => {
+                result = writing.write(writer, queue, first) => {
                     if let Err(error) = result {
                         writing.end(Ending::Broken(format!("the server cannot be written to: {error}")));
                     }
@@ -261,10 +277,10 @@ impl Client {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         match &mut *self.pending() {
-            Some(pending) => drop(pending.insert(id, answered)),
+            Some(pending) => drop(pending.insert(id, Waiting { answer: answered, is_written: false })),
             None => return Err(self.failure()),
         }
-        room.place.send(outgoing(Some(id), method, params));
+        room.place.send(Frame { id: Some(id), bytes: outgoing(Some(id), method, params) });
         Ok(Pending { client: self.clone(), id, answer, _place: place })
     }
 
@@ -315,9 +331,7 @@ impl Client {
         self.inner.over.cancel();
     }
 
-    fn pending(
-        &self,
-    ) -> std::sync::MutexGuard<'_, Option<HashMap<i64, oneshot::Sender<Result<Bytes, ResponseError>>>>> {
+    fn pending(&self) -> MutexGuard<'_, Option<HashMap<i64, Waiting>>> {
         self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -335,6 +349,34 @@ impl Client {
             }
         };
         self.end(ending);
+    }
+
+    async fn write(
+        &self,
+        mut writer: impl AsyncWrite + Unpin,
+        mut frames: mpsc::Receiver<Frame>,
+        mut answers: mpsc::Receiver<Bytes>,
+    ) -> std::io::Result<()> {
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                Some(bytes) = answers.recv() => bytes,
+                Some(Frame { id, bytes }) = frames.recv() => match id {
+                    Some(id) if !self.is_wanted(id) => continue,
+                    _ => bytes,
+                },
+                else => return Ok(()),
+            };
+            writer.write_all(&bytes).await?;
+            writer.flush().await?;
+        }
+    }
+
+    /// Whether somebody still waits for a request that is about to be written.
+    fn is_wanted(&self, id: i64) -> bool {
+        let mut pending = self.pending();
+        let waiting = pending.as_mut().and_then(|pending| pending.get_mut(&id));
+        waiting.map(|waiting| waiting.is_written = true).is_some()
     }
 
     fn take(&self, bytes: &Bytes, handler: &dyn Handler) {
@@ -363,7 +405,7 @@ impl Client {
                     (None, Some(result)) => Ok(bytes.slice_ref(result.get().as_bytes())),
                     (None, None) => Ok(Bytes::from_static(b"null")),
                 };
-                let _ = waiting.send(outcome); // it may have given up just now
+                let _ = waiting.answer.send(outcome); // it may have given up just now
             }
         }
     }
@@ -372,18 +414,18 @@ impl Client {
 /// Room for one message.
 #[derive(Debug)]
 pub struct Room<'a> {
-    place: mpsc::Permit<'a, Bytes>,
+    place: mpsc::Permit<'a, Frame>,
 }
 
 impl Room<'_> {
     /// Tells the server something.
     pub fn notify<P: Serialize + ?Sized>(self, method: &str, params: Option<&P>) {
-        self.place.send(outgoing(None, method, params));
+        self.place.send(Frame { id: None, bytes: outgoing(None, method, params) });
     }
 
     /// Passes on a whole message of someone else's.
     pub fn pass_on(self, message: &[u8]) {
-        self.place.send(framed(message));
+        self.place.send(Frame { id: None, bytes: framed(message) });
     }
 }
 
@@ -411,29 +453,12 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let unanswered = self.client.pending().as_mut().is_some_and(|all| all.remove(&self.id).is_some());
-        if unanswered {
+        let unanswered = self.client.pending().as_mut().and_then(|all| all.remove(&self.id));
+        if unanswered.is_some_and(|waiting| waiting.is_written) {
             let params = serde_json::json!({ "id": self.id });
             let message = outgoing(None, "$/cancelRequest", Some(&params));
             let _ = self.client.inner.answers.try_send(message); // a courtesy
         }
-    }
-}
-
-async fn write(
-    mut writer: impl AsyncWrite + Unpin,
-    mut frames: mpsc::Receiver<Bytes>,
-    mut answers: mpsc::Receiver<Bytes>,
-) -> std::io::Result<()> {
-    loop {
-        let message = tokio::select! {
-            biased;
-            Some(message) = answers.recv() => message,
-            Some(message) = frames.recv() => message,
-            else => return Ok(()),
-        };
-        writer.write_all(&message).await?;
-        writer.flush().await?;
     }
 }
 
@@ -618,6 +643,14 @@ mod tests {
             assert_eq!(ask(&client, "b").await.unwrap(), "\"in time\"");
         };
         tokio::join!(asked, serve);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
+        let (client, mut server, _) = talk(1024);
+        drop(client.begin::<()>("a", None).await.unwrap()); // the writer had no turn yet
+        client.room().await.unwrap().notify::<()>("b", None);
+        assert_eq!(server.next().await["method"], "b");
     }
 
     #[tokio::test]

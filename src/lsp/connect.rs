@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use lsp_types::notification::{
     Cancel, DidChangeTextDocument, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument, Exit,
     Initialized, Notification, WillSaveTextDocument,
 };
-use lsp_types::request::{Initialize, Request, Shutdown};
+use lsp_types::request::{self, Initialize, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use super::service::Lease;
 use super::uri;
 use crate::error::Error;
 use crate::http::socket::{Close, Frame, Left, Receiver, Sender};
+use crate::platform::shutdown::Shutdown;
 
 /// Requests of one editor under way at a time; more wait.
 const REQUESTS: usize = 64;
@@ -57,25 +59,24 @@ impl From<Error> for Over {
 }
 
 /// Serves an editor until it leaves or the server ends.
-pub(super) async fn serve(lease: Lease, sender: Sender, receiver: Receiver) -> Close {
-    let server = &*lease.server;
+pub(super) async fn serve(lease: Lease, shutdown: Shutdown, sender: Sender, receiver: Receiver) -> Close {
     let mut editor = Editor {
-        server,
-        inbox: server.connect(),
+        inbox: lease.server.connect(),
+        lease,
+        shutdown,
         asked: HashSet::new(),
         cancellations: HashMap::new(),
         sender,
     };
-    let over = editor.talk(receiver).await;
-    editor.leave().await;
-    match over {
+    match editor.talk(receiver).await {
         Over::Because(close) => close,
         Over::Failed(error) => Close::failed(error.to_string()),
     }
 }
 
-struct Editor<'a> {
-    server: &'a Server,
+struct Editor {
+    lease: Lease,
+    shutdown: Shutdown,
     inbox: Inbox,
     /// Ids of the server's requests that the editor has not answered, as JSON.
     asked: HashSet<String>,
@@ -84,18 +85,37 @@ struct Editor<'a> {
     sender: Sender,
 }
 
-impl Editor<'_> {
+/// Also when the connection breaks, and all this is dropped: the server gets an answer to everything, and the editor's
+/// documents are closed.
+impl Drop for Editor {
+    fn drop(&mut self) {
+        for message in self.inbox.rest() {
+            if let Some(Message { id: Some(id), method: Some(_), .. }) = Message::read(&message) {
+                self.asked.insert(id.get().to_owned());
+            }
+        }
+        let error = ResponseError::new(INTERNAL, "the editor has left");
+        for id in &self.asked {
+            if let Ok(id) = serde_json::from_str::<&RawValue>(id) {
+                self.lease.server.client().answer(Response::new(id, Err(&error)).to_json().as_bytes());
+            }
+        }
+        let (server, connection) = (Arc::clone(&self.lease.server), self.inbox.id);
+        self.shutdown.spawn(async move { server.editor_left(connection).await });
+    }
+}
+
+impl Editor {
     async fn talk(&mut self, mut receiver: Receiver) -> Over {
+        let server = Arc::clone(&self.lease.server);
         let mut requests = FuturesUnordered::new();
         loop {
             let step = tokio::select! {
-                () = self.server.over() => {
-                    return Over::Because(Close::failed(self.server.end_text().await));
-                }
+                () = server.over() => return Over::Because(Close::failed(server.end_text().await)),
                 frame = receiver.recv(), if requests.len() < REQUESTS => match frame {
                     Some(frame) => match self.take(frame).await {
                         Ok(Some((id, pending, cancelled))) => {
-                            requests.push(answer(self.server, id, pending, cancelled));
+                            requests.push(answer(&server, id, pending, cancelled));
                             Ok(())
                         }
                         Ok(None) => Ok(()),
@@ -143,7 +163,7 @@ impl Editor<'_> {
             }
             (None, Some(id)) => {
                 if self.asked.remove(id.get()) {
-                    self.server.client().answer(text.as_bytes());
+                    self.lease.server.client().answer(text.as_bytes());
                 }
                 Ok(None)
             }
@@ -158,8 +178,8 @@ impl Editor<'_> {
         params: Option<&RawValue>,
     ) -> Result<Option<(String, Pending, CancellationToken)>, Over> {
         let own_answer = match method {
-            Initialize::METHOD => Some(Cow::Borrowed(&*self.server.abilities.answer)),
-            Shutdown::METHOD => Some(Cow::Borrowed(b"null".as_slice())),
+            Initialize::METHOD => Some(Cow::Borrowed(&*self.lease.server.abilities.answer)),
+            request::Shutdown::METHOD => Some(Cow::Borrowed(b"null".as_slice())),
             _ => None,
         };
         if let Some(answer) = own_answer {
@@ -167,13 +187,13 @@ impl Editor<'_> {
             self.sender.text(Response::new(id, Ok(answer)).to_json()).await?;
             return Ok(None);
         }
-        match self.server.client().begin(method, params).await {
+        match self.lease.server.client().begin(method, params).await {
             Ok(pending) => {
                 let cancelled = CancellationToken::new();
                 self.cancellations.insert(id.get().to_owned(), cancelled.clone());
                 Ok(Some((id.get().to_owned(), pending, cancelled)))
             }
-            Err(failure) => Err(self.server.error(failure).await.into()),
+            Err(failure) => Err(self.lease.server.error(failure).await.into()),
         }
     }
 
@@ -210,36 +230,22 @@ impl Editor<'_> {
                 };
                 let (id, bytes) = (self.inbox.id, text.as_bytes());
                 let told = match method {
-                    DidOpenTextDocument::METHOD => self.server.open_by_editor(id, &path, uri, bytes).await,
-                    DidCloseTextDocument::METHOD => self.server.close_by_editor(id, &path).await,
-                    _ => self.server.pass_on_of_document(id, &path, bytes).await,
+                    DidOpenTextDocument::METHOD => {
+                        self.lease.server.open_by_editor(id, &path, uri, bytes).await
+                    }
+                    DidCloseTextDocument::METHOD => self.lease.server.close_by_editor(id, &path).await,
+                    _ => self.lease.server.pass_on_of_document(id, &path, bytes).await,
                 };
                 Ok(told?)
             }
-            _ => match self.server.client().room().await {
+            _ => match self.lease.server.client().room().await {
                 Ok(room) => {
                     room.pass_on(text.as_bytes());
                     Ok(())
                 }
-                Err(failure) => Err(self.server.error(failure).await.into()),
+                Err(failure) => Err(self.lease.server.error(failure).await.into()),
             },
         }
-    }
-
-    /// The server gets an answer to everything, and the editor's documents are closed.
-    async fn leave(mut self) {
-        for message in self.inbox.rest() {
-            if let Some(Message { id: Some(id), method: Some(_), .. }) = Message::read(&message) {
-                self.asked.insert(id.get().to_owned());
-            }
-        }
-        let error = ResponseError::new(INTERNAL, "the editor has left");
-        for id in &self.asked {
-            if let Ok(id) = serde_json::from_str::<&RawValue>(id) {
-                self.server.client().answer(Response::new(id, Err(&error)).to_json().as_bytes());
-            }
-        }
-        self.server.editor_left(self.inbox.id).await;
     }
 }
 

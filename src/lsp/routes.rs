@@ -279,7 +279,8 @@ async fn connect(
     upgrade: Upgrade,
 ) -> Result<Response> {
     let lease = context.lsp.started(&query.language_id, &query.path_to_project).await?;
+    let shutdown = context.shutdown.clone();
     Ok(upgrade.serve(&context.shutdown, async move |sender, receiver| {
-        connect::serve(lease, sender, receiver).await
+        connect::serve(lease, shutdown, sender, receiver).await
     }))
 }

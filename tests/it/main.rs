@@ -8,6 +8,7 @@ mod support;
 mod exec;
 mod files;
 mod logs;
+mod lsp;
 mod pid_1;
 mod readme;
 mod replace;
