@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
 mod files;
+mod lsp;
 mod process;
 mod start;
 mod support;
@@ -30,6 +31,7 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("lsp", lsp::lsp),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

@@ -2,7 +2,7 @@
 //! `lsp.md`).
 //!
 //! ```text
-//!   routes ---> service (one server for each language and project) ---> server (process, documents)
+//!   routes ---> service (one server for each language and project) ---> server (process), sync (documents)
 //!      |          ^                                                       |
 //!      |       questions ---> answers (in the shape clients accept)     client (JSON-RPC) ---> framing ---> pipes
 //!      '---> connect (an editor on the same server)
@@ -26,6 +26,7 @@ mod questions;
 pub(crate) mod routes;
 mod server;
 mod service;
+mod sync;
 mod uri;
 mod wire;
 

@@ -87,8 +87,7 @@ impl Lsp {
     async fn document(&self, (language, project): Which<'_>, uri: &str) -> Result<Open> {
         let lease = self.lease(language, project).await?;
         let path = self.file(uri).await?;
-        let told =
-            limited(&lease.server, "textDocument/didChange", lease.server.synchronise(Some(&path))).await?;
+        let told = limited(&lease.server, "textDocument/didChange", lease.server.show(&path)).await?;
         Ok(Open { lease, path, uri: told.uri, since: told.since })
     }
 
@@ -137,7 +136,7 @@ impl Lsp {
     ) -> Result<Vec<Symbol>> {
         let lease = self.lease(language, project).await?;
         let method = WorkspaceSymbolRequest::METHOD;
-        limited(&lease.server, method, lease.server.synchronise(None)).await?;
+        limited(&lease.server, method, lease.server.refresh()).await?;
         let server = &lease.server;
         let mut symbols = if server.abilities.workspace_symbols {
             if matches!(language, "typescript" | "javascript") {
@@ -179,7 +178,7 @@ impl Lsp {
             files = self.files(lease, None, 1).await?;
         }
         for file in files {
-            if let Err(error) = lease.server.synchronise(Some(&file)).await {
+            if let Err(error) = lease.server.show(&file).await {
                 debug!(%error, "a file of the project cannot be shown");
             }
         }
@@ -338,7 +337,7 @@ impl Lsp {
             }
             None => {
                 let lease = self.lease(which.0, which.1).await?;
-                limited(&lease.server, "textDocument/didChange", lease.server.synchronise(None)).await?;
+                limited(&lease.server, "textDocument/didChange", lease.server.refresh()).await?;
                 (lease, None, None)
             }
         };
@@ -387,7 +386,7 @@ async fn symbols_of(server: &Server, file: PathBuf) -> Result<Vec<Symbol>> {
     let uri = if server.name == READS_FILES {
         super::handshake::lsp_uri(&file)
     } else {
-        server.synchronise(Some(&file)).await?.uri
+        server.show(&file).await?.uri
     };
     let answer = server.ask(DocumentSymbolRequest::METHOD, &symbol_params(uri)).await?;
     Ok(answers::symbols(&answer, Some(&uri::of_path(&file))))

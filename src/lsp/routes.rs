@@ -139,6 +139,9 @@ struct SymbolQuery {
 }
 
 /// What has a name like the query anywhere in a project
+///
+/// 1000 symbols at most. For a server that knows single files only, those whose names contain the query in any case, in
+/// files of the project that are neither ignored nor others' code.
 #[utoipa::path(get, path = "/lsp/workspacesymbols", tag = "lsp", params(SymbolQuery),
     responses((status = 200, body = [Symbol]), (status = 400, body = ErrorBody), (status = 408, body = ErrorBody)))]
 async fn workspace_symbols(
