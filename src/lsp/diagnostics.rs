@@ -18,6 +18,8 @@ use super::uri;
 
 /// A server that published nothing for this long, and is at no announced work, is at rest.
 const QUIET: Duration = Duration::from_millis(700);
+/// Between two pieces of the same work, as a project is loaded.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of diagnostics that are kept of one server; of more, those published longest ago are forgotten.
 const KEPT: usize = 16 * 1024 * 1024;
 /// Announced work that is followed at a time.
@@ -38,6 +40,8 @@ struct State {
     active: Option<Instant>,
     /// Tokens of work that goes on.
     work: HashSet<String>,
+    /// Begins and ends of work so far.
+    turns: u64,
     count: u64,
 }
 
@@ -97,6 +101,7 @@ impl Diagnostics {
     pub(super) fn progress(&self, params: &str) {
         let Ok(Progress { token, value }) = serde_json::from_str::<Progress<'_>>(params) else { return };
         let mut state = self.state();
+        state.turns += u64::from(value.kind != "report");
         match value.kind.as_str() {
             "begin" if state.work.len() < WORK => drop(state.work.insert(token.get().to_owned())),
             "end" => drop(state.work.remove(token.get())),
@@ -108,33 +113,55 @@ impl Diagnostics {
         self.changed.notify_waiters();
     }
 
+    /// Whether announced work goes on, and how often work has begun or ended so far.
+    pub(super) fn work(&self) -> (bool, u64) {
+        let state = self.state();
+        (!state.work.is_empty(), state.turns)
+    }
+
+    /// Waits until the server has announced work that goes on, `limit` at most. Whether it has.
+    pub(super) async fn works(&self, limit: Duration) -> bool {
+        let is_at_work = |state: &State| (!state.work.is_empty()).then(Instant::now);
+        self.until(Instant::now() + limit, is_at_work).await
+    }
+
+    /// Waits until no announced work goes on and nothing was heard for a moment; until `deadline` at most. Whether it is
+    /// so.
+    pub(super) async fn rests(&self, deadline: Instant) -> bool {
+        let rest = |state: &State| {
+            state.work.is_empty().then(|| state.active.map_or_else(Instant::now, |active| active + PAUSE))
+        };
+        self.until(deadline, rest).await
+    }
+
     /// How much was published so far: what comes after is more.
     pub(super) fn count(&self) -> u64 {
         self.state().count
     }
 
-    /// Waits until the server is at rest, having published something of `path` (or, without one, of any file) after
-    /// `since`; until `deadline` at most. Whether it is.
-    pub(super) async fn settled(&self, path: Option<&Path>, since: Option<u64>, deadline: Instant) -> bool {
+    /// Waits until the server is at rest, having published something of each of `files` after the count that stands
+    /// with it, or anything at all when there are none; until `deadline` at most. Whether it is.
+    pub(super) async fn settled(&self, files: &[(PathBuf, u64)], deadline: Instant) -> bool {
+        let quiet = |state: &State| {
+            let has_answered = |(path, since): &(PathBuf, u64)| {
+                state.files.get(path).is_some_and(|published| published.count > *since)
+            };
+            let rests = state.work.is_empty() && files.iter().all(has_answered);
+            state.active.filter(|_| rests).map(|active| active + QUIET)
+        };
+        self.until(deadline, quiet).await
+    }
+
+    /// Waits for the moment that `moment` gives, unless something changes it before; whether it came before `deadline`.
+    async fn until(&self, deadline: Instant, moment: impl Fn(&State) -> Option<Instant>) -> bool {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable(); // before looking
-            let until = {
-                let state = self.state();
-                let published = match path {
-                    Some(path) => {
-                        state.files.get(path).is_some_and(|published| published.count > since.unwrap_or(0))
-                    }
-                    None => state.count > since.unwrap_or(0),
-                };
-                let quiet =
-                    state.active.map(|active| active + QUIET).filter(|_| published && state.work.is_empty());
-                match quiet {
-                    Some(quiet) if quiet <= Instant::now() => return true,
-                    Some(quiet) => quiet.min(deadline),
-                    None => deadline,
-                }
-            };
+            let moment = moment(&self.state());
+            if moment.is_some_and(|moment| moment <= Instant::now()) {
+                return true;
+            }
+            let until = moment.map_or(deadline, |moment| moment.min(deadline));
             if timeout_at(until, changed).await.is_err() && Instant::now() >= deadline {
                 return false;
             }
@@ -177,8 +204,8 @@ mod tests {
     async fn a_server_is_at_rest_when_it_has_published_and_is_quiet() {
         let (diagnostics, began) = (Diagnostics::default(), Instant::now());
         let deadline = began + Duration::from_secs(10);
-        let path = Path::new("/a");
-        let settled = diagnostics.settled(Some(path), None, deadline);
+        let file = [(PathBuf::from("/a"), 0)];
+        let settled = diagnostics.settled(&file, deadline);
         let server = async {
             for _ in 0..3 {
                 tokio::time::advance(QUIET / 2).await;
@@ -187,7 +214,7 @@ mod tests {
         };
         assert!(tokio::join!(settled, server).0);
         assert_eq!(began.elapsed(), QUIET / 2 * 3 + QUIET);
-        assert!(diagnostics.settled(Some(path), None, deadline).await, "and still is");
+        assert!(diagnostics.settled(&file, deadline).await, "and still is");
         assert_eq!(began.elapsed(), QUIET / 2 * 3 + QUIET);
     }
 
@@ -196,12 +223,12 @@ mod tests {
         let (diagnostics, began) = (Diagnostics::default(), Instant::now());
         let deadline = began + Duration::from_secs(10);
         publish(&diagnostics, "a", "old");
-        let since = diagnostics.count();
+        let file = [(PathBuf::from("/a"), diagnostics.count())];
         publish(&diagnostics, "b", "x");
-        assert!(!diagnostics.settled(Some(Path::new("/a")), Some(since), began + QUIET * 2).await);
+        assert!(!diagnostics.settled(&file, began + QUIET * 2).await);
         publish(&diagnostics, "a", "new");
         progress(&diagnostics, "begin");
-        let settled = diagnostics.settled(Some(Path::new("/a")), Some(since), deadline);
+        let settled = diagnostics.settled(&file, deadline);
         let server = async {
             tokio::time::advance(QUIET * 3).await;
             progress(&diagnostics, "end");

@@ -330,21 +330,22 @@ impl Lsp {
         limit: Duration,
     ) -> Result<DiagnosticList> {
         let deadline = Instant::now() + limit;
-        let (lease, path, since) = match uri {
+        let (lease, path, told) = match uri {
             Some(uri) => {
                 let Open { lease, path, since, .. } = self.document(which, uri).await?;
-                (lease, Some(path), Some(since))
+                (lease, Some(path.clone()), vec![(path, since)])
             }
             None => {
                 let lease = self.lease(which.0, which.1).await?;
                 limited(&lease.server, "textDocument/didChange", lease.server.refresh()).await?;
-                (lease, None, None)
+                let told = lease.server.told().await;
+                (lease, None, told)
             }
         };
         let server = &lease.server;
         let diagnostics = &server.events().diagnostics;
         let settled = tokio::select! {
-            settled = diagnostics.settled(path.as_deref(), since, deadline) => settled,
+            settled = diagnostics.settled(&told, deadline) => settled,
             () = server.over() => {
                 let failure = super::client::Failure::Ended(super::client::Ending::Closed);
                 return Err(server.error(failure).await);

@@ -12,7 +12,7 @@ use lsp_types::request::{self, Initialize, Request};
 use lsp_types::{DidChangeConfigurationParams, InitializedParams};
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::client::{Client, Ending, Failure};
@@ -35,6 +35,15 @@ pub(super) const REQUEST: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Longest wait for the end of a process whose output has ended.
 const DYING: Duration = Duration::from_secs(1);
+/// Times that a question is repeated.
+const REPEATS: usize = 3;
+/// What of the time for an answer is left for the answer when a server is waited for that loads the project.
+const ANSWERING: Duration = Duration::from_secs(10);
+/// Longest wait for the begin of that, while the server was started no longer ago than [`BEGINNING`].
+const BEGINS: Duration = Duration::from_millis(500);
+const BEGINNING: Duration = Duration::from_secs(3);
+/// LSP 3.17, ContentModified and ServerCancelled: the answer would have been about something that has changed since.
+const DISTURBED: [i64; 2] = [-32801, -32802];
 /// What of standard error is told in errors, in bytes.
 const TAIL: usize = 2048;
 /// Longest text of a server that is told in an error, in bytes.
@@ -57,6 +66,9 @@ pub(super) struct Server {
     pub(super) lane: Lane,
     /// We are ending it ourselves.
     is_stopping: AtomicBool,
+    started: Instant,
+    /// It has loaded the project, as far as it tells.
+    is_loaded: AtomicBool,
 }
 
 /// What a server needs to be started.
@@ -104,6 +116,8 @@ impl Server {
             documents: Mutex::default(),
             lane: lane.clone(),
             is_stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            is_loaded: AtomicBool::new(false),
         };
         if let Err(failure) = answer {
             let text = match failure {
@@ -124,22 +138,56 @@ impl Server {
 
     async fn greet(&self, settings: serde_json::Value) -> Result<(), Failure> {
         self.client.room().await?.notify(Initialized::METHOD, Some(&InitializedParams {}));
-        if !settings.is_null() {
-            let params = DidChangeConfigurationParams { settings };
-            self.client.room().await?.notify(DidChangeConfiguration::METHOD, Some(&params));
-        }
+        // Also without any: pyright answers nothing before.
+        let settings = if settings.is_null() { serde_json::json!({}) } else { settings };
+        let params = DidChangeConfigurationParams { settings };
+        self.client.room().await?.notify(DidChangeConfiguration::METHOD, Some(&params));
         Ok(())
     }
 
-    /// Asks; see [`Client::request`].
+    /// Asks; see [`Client::request`]. A server that knows nothing because it is still loading the project is asked
+    /// again when it has, and so is one that was disturbed.
     ///
     /// # Errors
     /// What the server says is the caller's fault; one that is late or has ended is told as such.
     pub(super) async fn ask<P: Serialize + ?Sized>(&self, method: &str, params: &P) -> Result<Bytes> {
-        match self.client.request(method, Some(params), REQUEST).await {
-            Ok(answer) => Ok(answer),
-            Err(failure) => Err(self.error(failure).await),
+        let deadline = Instant::now() + REQUEST;
+        let mut repeats = 0;
+        loop {
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let before = self.events.diagnostics.work();
+            let answer = self.client.request(method, Some(params), limit).await;
+            let is_premature = match &answer {
+                Ok(answer) => is_nothing(answer) && self.was_loading(before).await,
+                Err(Failure::Response(error)) => DISTURBED.contains(&error.code),
+                Err(_) => false,
+            };
+            repeats += 1;
+            if is_premature && repeats <= REPEATS && self.events.diagnostics.rests(deadline - ANSWERING).await
+            {
+                continue;
+            }
+            return match answer {
+                Ok(answer) => Ok(answer),
+                Err(Failure::Late { .. }) => Err(self.late(method, REQUEST)),
+                Err(failure) => Err(self.error(failure).await),
+            };
         }
+    }
+
+    /// Whether it was still loading the project when it answered; `before` is its work before it was asked. Servers
+    /// that tell of their work begin to soon after they were started; one that has not begun by then, or has loaded
+    /// once, is not waited for again.
+    async fn was_loading(&self, before: (bool, u64)) -> bool {
+        if self.is_loaded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let begins = if self.started.elapsed() < BEGINNING { BEGINS } else { Duration::ZERO };
+        let was_loading = before.0
+            || self.events.diagnostics.work().1 > before.1
+            || self.events.diagnostics.works(begins).await;
+        self.is_loaded.store(!was_loading || self.started.elapsed() > REQUEST, Ordering::Relaxed);
+        was_loading
     }
 
     /// What a failure means to the client.
@@ -283,6 +331,19 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether an answer has nothing in it.
+fn is_nothing(answer: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        items: Vec<&'a serde_json::value::RawValue>,
+    }
+    // What has something in it is longer than that.
+    answer.len() < 256
+        && (matches!(answer.trim_ascii(), b"null" | b"[]")
+            || serde_json::from_slice::<List<'_>>(answer).is_ok_and(|list| list.items.is_empty()))
 }
 
 /// A text of a server's, not too long for a message.

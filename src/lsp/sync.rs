@@ -88,6 +88,12 @@ impl Server {
         self.tell_changes(&mut *self.documents.lock().await).await
     }
 
+    /// Every open file, with how much had been published when its text was told last.
+    pub(super) async fn told(&self) -> Vec<(PathBuf, u64)> {
+        let documents = self.documents.lock().await;
+        documents.open.iter().map(|(path, document)| (path.clone(), document.told)).collect()
+    }
+
     /// As [`Server::refresh`], and opens `path` if it is not open.
     ///
     /// # Errors

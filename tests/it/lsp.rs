@@ -266,7 +266,7 @@ async fn the_whole_conversation_has_the_shapes_that_clients_accept() {
     assert!(gone(pid));
     let methods: Vec<_> =
         lab.book().iter().filter_map(|note| Some(note["method"].as_str()?.to_owned())).collect();
-    assert_eq!(methods[..2], ["initialize", "initialized"]);
+    assert_eq!(methods[..3], ["initialize", "initialized", "workspace/didChangeConfiguration"]);
     assert_eq!(methods[methods.len() - 2..], ["shutdown", "exit"]);
     let opened = lab.book().into_iter().find(|note| note["method"] == "textDocument/didOpen").unwrap();
     assert_eq!(opened["params"]["textDocument"]["languageId"], "fake");
@@ -517,6 +517,17 @@ async fn what_agents_ask_for_is_answered_and_no_file_is_changed() {
             .fails(400, "INVALID_REQUEST_BODY")
             .await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_or_was_disturbed_is_asked_again() {
+    let lab = Lab::start(&["loads", "modified"]).await;
+    lab.write("a.fake", "def x");
+    lab.up().await;
+    assert_eq!(lab.names("a.fake").await, ["x"]);
+    let hover =
+        lab.post("hover", "a.fake", json!({"position": {"line": 0, "character": 4}})).ok().await.json();
+    assert!(hover["contents"]["value"].as_str().unwrap().contains('x'), "{hover}");
 }
 
 #[tokio::test]

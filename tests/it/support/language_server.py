@@ -13,6 +13,7 @@ import sys
 
 book = open(sys.argv[1], "a", buffering=1)
 flags = set(sys.argv[2:])
+asked = set()
 documents = {}
 
 
@@ -164,6 +165,8 @@ while True:
         items = [{"section": "fake.level"}, {"section": "other"}]
         send({"id": "configuration-1", "method": "workspace/configuration", "params": {"items": items}})
         send({"id": "odd-1", "method": "made/up"})
+        if "loads" in flags:
+            send({"method": "$/progress", "params": {"token": 1, "value": {"kind": "begin", "title": "loading"}}})
     elif method == "textDocument/didOpen":
         documents[uri] = params["textDocument"]["text"]
         publish(uri)
@@ -177,6 +180,13 @@ while True:
             sys.exit(0)
     elif method == "$/cancelRequest":
         send({"id": params["id"], "error": {"code": -32800, "message": "cancelled"}})
+    elif method == "textDocument/documentSymbol" and "loads" in flags and method not in asked:
+        asked.add(method)
+        send({"id": message["id"], "result": []})
+        send({"method": "$/progress", "params": {"token": 1, "value": {"kind": "end"}}})
+    elif method == "textDocument/hover" and "modified" in flags and method not in asked:
+        asked.add(method)
+        send({"id": message["id"], "error": {"code": -32801, "message": "content modified"}})
     elif method is not None and "id" in message and not misbehave(uri):
         try:
             send({"id": message["id"], "result": answer(method, params)})
