@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+pub mod health;
 mod layers;
 pub mod router;
 
