@@ -138,6 +138,9 @@ struct Waiting {
     answer: oneshot::Sender<Result<Bytes, ResponseError>>,
     /// The server may know of it.
     is_written: bool,
+    /// Given back with the answer, whether or not the caller has looked at that: one who asks for several things at a
+    /// time may be waiting for a place himself.
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Serialize)]
@@ -277,11 +280,13 @@ impl Client {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         match &mut *self.pending() {
-            Some(pending) => drop(pending.insert(id, Waiting { answer: answered, is_written: false })),
+            Some(pending) => {
+                drop(pending.insert(id, Waiting { answer: answered, is_written: false, _place: place }));
+            }
             None => return Err(self.failure()),
         }
         room.place.send(Frame { id: Some(id), bytes: outgoing(Some(id), method, params) });
-        Ok(Pending { client: self.clone(), id, answer, _place: place })
+        Ok(Pending { client: self.clone(), id, answer })
     }
 
     /// Waits for room to tell the server something.
@@ -435,7 +440,6 @@ pub struct Pending {
     client: Client,
     id: i64,
     answer: oneshot::Receiver<Result<Bytes, ResponseError>>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Pending {
@@ -690,6 +694,27 @@ mod tests {
         };
         let (ending, ()) = tokio::join!(client.over(), asks);
         assert_eq!(ending, Ending::Broken("the server asks and does not read the answers".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_has_looked_at_hold_up_no_one() {
+        let (client, mut server, _) = talk(1024);
+        let serve = async {
+            for _ in 0..REQUESTS * 2 {
+                let request = server.next().await;
+                server.say(json!({"id": request["id"], "result": 1})).await;
+            }
+        };
+        let asked = async {
+            let mut pending = Vec::new();
+            for _ in 0..REQUESTS * 2 {
+                pending.push(client.begin::<()>("a", None).await.unwrap());
+            }
+            for pending in pending {
+                assert_eq!(pending.answer().await.unwrap(), "1");
+            }
+        };
+        tokio::join!(asked, serve);
     }
 
     #[tokio::test]
