@@ -150,6 +150,16 @@ pub struct Config {
     )]
     pub max_output: ByteSize,
 
+    /// Output kept of one terminal, in memory, for viewers that are slow or come back; of more, the oldest is dropped.
+    #[arg(
+        long,
+        env = "TOOLBOXD_TERMINAL_SCROLLBACK",
+        value_name = "SIZE",
+        default_value = "2MiB",
+        value_parser = size_of_a_mebibyte_or_more
+    )]
+    pub terminal_scrollback: ByteSize,
+
     /// Give new files and directories that root writes the owner of the directory they are in.
     #[arg(
         long,
@@ -167,6 +177,11 @@ pub struct Config {
     /// Who may call /init and /env.
     #[arg(long, env = "TOOLBOXD_CONTROL_FROM", value_name = "WHO", default_value = "anyone")]
     pub control_from: ControlFrom,
+
+    /// Form of the preview links that SDKs get from a stand-alone daemon: a path of its own address, which every program
+    /// can fetch, or a host name below localhost, which browsers know and which apps with absolute paths need.
+    #[arg(long, env = "TOOLBOXD_PREVIEW_LINKS", value_name = "FORM", default_value = "path")]
+    pub preview_links: PreviewLinks,
 
     /// JSON file that says which language servers to start, by language id; it is read at each start of one.
     #[arg(long, env = "TOOLBOXD_LANGUAGE_SERVERS", value_name = "FILE")]
@@ -255,6 +270,15 @@ pub enum ControlFrom {
     Anyone,
     /// Not connections from inside the sandbox, over loopback.
     Outside,
+}
+
+/// Form of preview links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PreviewLinks {
+    /// `http://127.0.0.1:2280/proxy/3000`
+    Path,
+    /// `http://3000-box.localhost:2280`
+    Host,
 }
 
 /// Lowest level of messages in the log.

@@ -112,6 +112,7 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> std::io::Result<ExitCo
     }
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
+    app.own_ports.set_api(address.port());
     let (access, made) = Access::new(config, address, app.passes.clone());
     let access = Arc::new(access);
     let api = Api::new(&app, Arc::clone(&access), config.docs);

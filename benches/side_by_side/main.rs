@@ -9,7 +9,9 @@
 
 mod files;
 mod lsp;
+mod ports;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -28,10 +30,12 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
         ("lsp", lsp::lsp),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);
