@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Call, Client, Daemon, Socket, gone, within};
 
@@ -553,7 +554,7 @@ impl Editor {
 
     async fn say(&mut self, mut message: Value) {
         message["jsonrpc"] = json!("2.0");
-        self.socket.send(message.to_string()).await;
+        self.socket.send(Message::text(message.to_string())).await;
     }
 
     async fn open(&mut self, uri: &str, text: &str) {
@@ -656,7 +657,7 @@ async fn an_editor_learns_that_its_server_ended() {
     };
     assert_eq!(code, 1011);
     let mut editor = Editor::connect(&lab).await;
-    editor.socket.send("no JSON".to_owned()).await;
+    editor.socket.send(Message::text("no JSON")).await;
     assert_eq!(editor.socket.closed().await, 1008);
     let refused = lab.client.upgrade("/lsp/connect?languageId=none&pathToProject=p", &[]).await.unwrap_err();
     assert_eq!(refused.0, 500);

@@ -104,11 +104,6 @@ impl Socket {
         }
     }
 
-    /// Sends a text frame.
-    pub(crate) async fn send(&mut self, text: String) {
-        self.inner.send(Message::Text(text.into())).await.unwrap();
-    }
-
     /// All binary frames up to the close, and its code.
     pub(crate) async fn frames(mut self) -> (Vec<Vec<u8>>, u16) {
         let mut frames = Vec::new();
