@@ -5,8 +5,10 @@
 
 mod support;
 
+mod code;
 mod exec;
 mod files;
+mod interpreter;
 mod logs;
 mod lsp;
 mod pid_1;

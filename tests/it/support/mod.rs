@@ -11,7 +11,7 @@ mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
-pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
+pub(crate) use daemon::{Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, python_path, within};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
