@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::files::Files;
 use crate::git::{Git, Remotes};
+use crate::lsp::Lsp;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
@@ -44,6 +45,8 @@ pub struct App {
     pub interpreter: Interpreter,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// Language servers.
+    pub lsp: Lsp,
     /// Interactive terminals.
     pub ptys: Ptys,
     /// Where traces and logs go.
@@ -86,6 +89,13 @@ impl App {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             remotes: Remotes::new(git.clone(), environment.clone(), config.git_stall_timeout),
             git,
+            lsp: Lsp::new(
+                config,
+                supervisor.clone(),
+                environment.clone(),
+                work_dir.clone(),
+                shutdown.clone(),
+            ),
             ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
             own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),

@@ -193,6 +193,26 @@ pub struct Config {
     #[arg(long, env = "TOOLBOXD_PREVIEW_LINKS", value_name = "FORM", default_value = "path")]
     pub preview_links: PreviewLinks,
 
+    /// JSON file that says which language servers to start, by language id; it is read at each start of one.
+    #[arg(long, env = "TOOLBOXD_LANGUAGE_SERVERS", value_name = "FILE")]
+    pub language_servers: Option<PathBuf>,
+
+    /// Language servers that run at a time; of more, the one that was used least recently is stopped, and started again
+    /// when it is asked for something.
+    #[arg(long, env = "TOOLBOXD_MAX_LANGUAGE_SERVERS", value_name = "COUNT", default_value = "16",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_language_servers: u16,
+
+    /// Time without use after which a language server is stopped until it is asked for something again.
+    #[arg(
+        long,
+        env = "TOOLBOXD_LANGUAGE_SERVER_IDLE",
+        value_name = "DURATION",
+        default_value = "30m",
+        value_parser = at_least_a_millisecond
+    )]
+    pub language_server_idle: Duration,
+
     /// Directory that screen recordings go to. Default: .daytona/recordings in the home directory.
     #[arg(long, env = "TOOLBOXD_RECORDINGS_DIR", value_name = "DIRECTORY")]
     pub recordings_dir: Option<PathBuf>,

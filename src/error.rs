@@ -82,6 +82,8 @@ kinds! {
     ProcessNotFound = "PROCESS_NOT_FOUND",
     /// The session's shell has ended.
     SessionEnded = "SESSION_ENDED",
+    /// The language server was not started, or has ended.
+    LspNotInitialized = "LSP_SERVER_NOT_INITIALIZED",
     /// The command has completed and takes no more input.
     CommandCompleted = "COMMAND_ALREADY_COMPLETED",
     /// A remote wants credentials, or other ones.

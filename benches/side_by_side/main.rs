@@ -11,6 +11,7 @@ mod code;
 mod files;
 mod git;
 mod git_remote;
+mod lsp;
 mod ports;
 mod process;
 mod pty;
@@ -40,6 +41,7 @@ fn main() {
         ("find", files::find),
         ("git", git::git),
         ("clone", git_remote::clone),
+        ("lsp", lsp::lsp),
         ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");

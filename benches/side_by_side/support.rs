@@ -27,8 +27,14 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// With more settings.
+    pub(crate) fn start_with(directory: &Path, settings: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["--listen", "127.0.0.1:0", "--log-level", "error"])
+            .args(settings)
             .current_dir(directory)
             .stdout(Stdio::piped())
             .spawn()

@@ -54,9 +54,10 @@ impl ErrorBody {
 /// The status that goes with a kind. No `_` arm, so that a new kind has to choose.
 pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
-        ErrorKind::InvalidInput | ErrorKind::InvalidBody | ErrorKind::InvalidFilePath => {
-            StatusCode::BAD_REQUEST
-        }
+        ErrorKind::InvalidInput
+        | ErrorKind::InvalidBody
+        | ErrorKind::InvalidFilePath
+        | ErrorKind::LspNotInitialized => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthorized | ErrorKind::GitAuthFailed => StatusCode::UNAUTHORIZED,
         ErrorKind::Forbidden | ErrorKind::FileAccessDenied => StatusCode::FORBIDDEN,
         ErrorKind::NotFound
@@ -112,7 +113,8 @@ fn prefix(kind: ErrorKind) -> &'static str {
         | ErrorKind::FileNotFound
         | ErrorKind::FileAccessDenied
         | ErrorKind::InvalidFilePath
-        | ErrorKind::FileReadFailed => "",
+        | ErrorKind::FileReadFailed
+        | ErrorKind::LspNotInitialized => "",
     }
 }
 

@@ -71,6 +71,7 @@ fn routes(app: &App) -> Routes {
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::git::routes::router(app.git.clone()))
         .merge(crate::git::remote::routes::router(app.remotes.clone()))
+        .merge(crate::lsp::routes::router(app.lsp.clone(), app.shutdown.clone()))
         .merge(crate::ports::routes::router(app.ports.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
         .merge(crate::process::code::routes::router(app.code.clone()))

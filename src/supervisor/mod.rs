@@ -109,6 +109,11 @@ impl Supervisor {
         OutputLog::new(self.inner.limits.clone())
     }
 
+    /// As [`Supervisor::output_log`], with memory alone: of more, the oldest is dropped.
+    fn memory_log(&self) -> OutputLog {
+        OutputLog::new(output::Limits { spill_bytes: 0, ..self.inner.limits.clone() })
+    }
+
     /// As [`Supervisor::output_log`], for a terminal: the newest output, in memory only.
     fn scrollback(&self) -> OutputLog {
         let limits = &self.inner.limits;

@@ -197,6 +197,27 @@ impl OutputLog {
         }
     }
 
+    /// The newest bytes, `most` of them at most, as far as they are kept.
+    pub async fn tail(&self, most: usize) -> Vec<u8> {
+        let end = self.end();
+        let mut offset = end.saturating_sub(most as u64);
+        let mut tail = Vec::new();
+        while offset < end {
+            match self.read(offset, most).await {
+                Chunk::Data(pieces) => {
+                    for piece in pieces {
+                        offset += piece.bytes.len() as u64;
+                        tail.extend_from_slice(&piece.bytes);
+                    }
+                }
+                Chunk::Gone { oldest } => offset = oldest,
+                Chunk::Ended => break,
+            }
+        }
+        tail.drain(..tail.len().saturating_sub(most));
+        tail
+    }
+
     fn look(&self, offset: u64, most: usize) -> Look {
         let state = self.state();
         if offset >= state.end {

@@ -132,6 +132,12 @@ impl Process {
     pub fn kill(&self) {
         self.kill.cancel();
     }
+
+    /// Once it has ended by itself: ends what it left behind, as [`Process::stop`] does. Waits for that.
+    pub async fn end_rest(&self) {
+        self.exited().await;
+        tree::stop(&self.supervisor, &self.root, self.supervisor.grace).await;
+    }
 }
 
 impl Supervisor {
@@ -140,7 +146,7 @@ impl Supervisor {
     /// # Errors
     /// When it cannot be started: the error says which step failed and why.
     pub async fn start(&self, command: Command) -> Result<Process, StartError> {
-        self.launch(command, None).await
+        self.launch(command, Ends::default()).await
     }
 
     /// Starts a process whose standard input is the returned pipe.
@@ -148,19 +154,34 @@ impl Supervisor {
     /// # Errors
     /// As [`Supervisor::start`].
     pub async fn start_with_input(&self, command: Command) -> Result<(Process, pipe::Sender), StartError> {
-        let made = || {
-            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            Ok((reader, pipe::Sender::from_owned_fd(writer)?))
-        };
-        let (reader, writer) = made().map_err(|source| StartError { step: "pipe".to_owned(), source })?;
-        Ok((self.launch(command, Some(reader)).await?, writer))
+        let (stdin, writer) = input().map_err(no_pipe)?;
+        Ok((self.launch(command, Ends { stdin: Some(stdin), stdout: None }).await?, writer))
     }
 
-    async fn launch(&self, command: Command, stdin: Option<OwnedFd>) -> Result<Process, StartError> {
-        let output = self.output_log();
+    /// Starts a process that talks through the returned pipes, its standard input and output. Its log has standard
+    /// error alone, whatever the command says, and stays in memory: the newest 256 KiB and a little more.
+    ///
+    /// # Errors
+    /// As [`Supervisor::start`].
+    pub async fn start_with_pipes(
+        &self,
+        command: Command,
+    ) -> Result<(Process, pipe::Sender, pipe::Receiver), StartError> {
+        let (stdin, writer) = input().map_err(no_pipe)?;
+        let made = || {
+            let (reader, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((pipe::Receiver::from_owned_fd(reader)?, stdout))
+        };
+        let (reader, stdout) = made().map_err(no_pipe)?;
+        let ends = Ends { stdin: Some(stdin), stdout: Some(stdout) };
+        Ok((self.launch(command, ends).await?, writer, reader))
+    }
+
+    async fn launch(&self, command: Command, ends: Ends) -> Result<Process, StartError> {
+        let output = if ends.stdout.is_some() { self.memory_log() } else { self.output_log() };
         let log = output.clone();
         let prepare = move |supervisor: &Inner, command: &Command| {
-            let (standard, pipes) = standard(supervisor, command.output, stdin)?;
+            let (standard, pipes) = standard(supervisor, command.output, ends)?;
             Ok((standard, Reader::Pipes(Pump::new(pipes, log)?), ()))
         };
         Ok(self.launch_with(command, output, "pipe", prepare).await?.0)
@@ -212,6 +233,23 @@ impl Supervisor {
     }
 }
 
+/// Standard descriptors of a child whose other ends the caller has.
+#[derive(Debug, Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+}
+
+/// A child's standard input and our end of it.
+fn input() -> io::Result<(OwnedFd, pipe::Sender)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((reader, pipe::Sender::from_owned_fd(writer)?))
+}
+
+fn no_pipe(source: io::Error) -> StartError {
+    StartError { step: "pipe".to_owned(), source }
+}
+
 /// What reads a process's output into its log.
 pub(super) enum Reader {
     Pipes(Pump),
@@ -250,20 +288,24 @@ fn spawn(supervisor: &Inner, command: &Command, standard: &Standard) -> Result<(
 fn standard(
     supervisor: &Inner,
     output: Output,
-    stdin: Option<OwnedFd>,
+    ends: Ends,
 ) -> io::Result<(Standard, Vec<(OwnedFd, Stream)>)> {
-    let stdin = stdin.map_or_else(|| supervisor.null.try_clone(), Ok)?;
+    let stdin = ends.stdin.map_or_else(|| supervisor.null.try_clone(), Ok)?;
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
-    let (stdout, stderr, output) = match output {
-        Output::Merged => {
+    let (stdout, stderr, output) = match (ends.stdout, output) {
+        (Some(stdout), _) => {
+            let (reader, stderr) = pipe()?;
+            (stdout, stderr, vec![(reader, Stream::Err)])
+        }
+        (None, Output::Merged) => {
             let (reader, writer) = pipe()?;
             (writer.try_clone()?, writer, vec![(reader, Stream::Out)])
         }
-        Output::Split => {
+        (None, Output::Split) => {
             let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
             (stdout, stderr, vec![(out, Stream::Out), (err, Stream::Err)])
         }
-        Output::Discarded => (supervisor.null.try_clone()?, supervisor.null.try_clone()?, Vec::new()),
+        (None, Output::Discarded) => (supervisor.null.try_clone()?, supervisor.null.try_clone()?, Vec::new()),
     };
     Ok((Standard { stdin, stdout, stderr, is_terminal: false }, output))
 }

@@ -12,6 +12,7 @@ mod git;
 mod git_remote;
 mod interpreter;
 mod logs;
+mod lsp;
 mod pid_1;
 mod ports;
 mod preview;
