@@ -1,0 +1,3 @@
+//! The desktop: see and act on a real screen.
+
+pub(crate) mod x11;
