@@ -7,6 +7,8 @@
 //!
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
+mod devices;
+pub(crate) mod keymap;
 mod stream;
 
 use std::os::fd::{AsRawFd, RawFd};
