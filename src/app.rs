@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::desktop::{self, Desktop};
 use crate::files::Files;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
@@ -26,6 +27,8 @@ pub struct App {
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
+    /// The screen and what is done on it.
+    pub desktop: Desktop,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -56,6 +59,12 @@ impl App {
         let passes = Passes::new();
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
+            desktop: Desktop::new(
+                desktop::Settings::new(config),
+                supervisor.clone(),
+                environment.clone(),
+                shutdown.clone(),
+            ),
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

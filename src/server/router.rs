@@ -64,7 +64,8 @@ fn routes(app: &App) -> Routes {
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
-        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()));
+        .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
+        .merge(crate::desktop::router(app.desktop.clone()));
     match &app.standalone {
         Some(standalone) => routes.merge(crate::standalone::routes::router(standalone.clone())),
         None => routes,

@@ -13,11 +13,11 @@ mod stream;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, broadcast};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use x11rb::connection::{Connection as _, RequestConnection};
 use x11rb::errors::{ConnectionError, ReplyError, ReplyOrIdError};
@@ -157,7 +157,12 @@ impl Connection {
 
     /// Whether the server has gone; another connection may have been opened since.
     pub(crate) fn is_lost(&self) -> bool {
-        self.wire.lost.load(Ordering::Acquire)
+        self.wire.lost.is_cancelled()
+    }
+
+    /// Resolves when the server has gone.
+    pub(crate) async fn lost(&self) {
+        self.wire.lost.cancelled().await;
     }
 
     /// Whether two handles are of the same connection.
@@ -178,7 +183,7 @@ impl Connection {
         let readable =
             unsafe { AsyncFd::register_with_interest(Readiness(Arc::clone(&wire)), Interest::READABLE) };
         let Ok(readable) = readable else { return wire.lose() };
-        while !wire.lost.load(Ordering::Acquire) {
+        while !wire.lost.is_cancelled() {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => wire.lose(),
@@ -195,7 +200,7 @@ impl Connection {
                     Ok(Some(event)) => drop(events.send(Arc::new(event))),
                     Ok(None) => break,
                     Err(error) => {
-                        if !wire.lost.load(Ordering::Acquire) {
+                        if !wire.lost.is_cancelled() {
                             info!("the connection to the X server is lost: {error}");
                         }
                         wire.lose();
@@ -226,7 +231,7 @@ pub(crate) struct Wire {
     pub(crate) screen: xproto::Screen,
     /// What the server can do beyond the core protocol.
     pub(crate) has: Extensions,
-    lost: AtomicBool,
+    lost: CancellationToken,
 }
 
 /// Extensions that the server has.
@@ -269,14 +274,14 @@ impl Wire {
             let screen = x.setup().roots.get(number).cloned();
             let screen = screen.ok_or_else(|| Failure::lost(format!("it has no screen {number}")))?;
             let has = Extensions::ask(&x)?;
-            return Ok(Self { x, root: screen.root, screen, has, lost: AtomicBool::new(false) });
+            return Ok(Self { x, root: screen.root, screen, has, lost: CancellationToken::new() });
         }
         Err(reason)
     }
 
     /// Marks the connection as lost and wakes everyone who waits on it.
     fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.lost.cancel();
         self.x.stream().cut();
     }
 
