@@ -7,9 +7,15 @@
 //! A screen that was there before, which `DISPLAY` names, is used as it is.
 
 mod input;
+mod logs;
+mod parts;
+mod processes;
+mod programs;
 mod routes;
 mod screenshot;
 mod service;
+mod unit;
+mod wire;
 pub(crate) mod x11;
 
 pub(crate) use routes::router;

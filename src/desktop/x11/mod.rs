@@ -7,12 +7,20 @@
 //!
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
+mod atoms;
 mod devices;
 pub(crate) mod keymap;
+mod manager;
+mod monitors;
+mod screen;
 mod stream;
+mod windows;
+
+pub(crate) use monitors::Area;
+pub(crate) use windows::{Window, WindowChange, Wish};
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -160,6 +168,11 @@ impl Connection {
         self.wire.lost.is_cancelled()
     }
 
+    /// The root window.
+    pub(crate) fn root(&self) -> u32 {
+        self.wire.root
+    }
+
     /// Resolves when the server has gone.
     pub(crate) async fn lost(&self) {
         self.wire.lost.cancelled().await;
@@ -231,6 +244,7 @@ pub(crate) struct Wire {
     pub(crate) screen: xproto::Screen,
     /// What the server can do beyond the core protocol.
     pub(crate) has: Extensions,
+    atoms: OnceLock<atoms::Atoms>,
     lost: CancellationToken,
 }
 
@@ -274,7 +288,14 @@ impl Wire {
             let screen = x.setup().roots.get(number).cloned();
             let screen = screen.ok_or_else(|| Failure::lost(format!("it has no screen {number}")))?;
             let has = Extensions::ask(&x)?;
-            return Ok(Self { x, root: screen.root, screen, has, lost: CancellationToken::new() });
+            return Ok(Self {
+                x,
+                root: screen.root,
+                screen,
+                has,
+                atoms: OnceLock::new(),
+                lost: CancellationToken::new(),
+            });
         }
         Err(reason)
     }
@@ -295,6 +316,15 @@ impl Wire {
     pub(crate) fn sync(&self) -> Result<(), Failure> {
         xproto::get_input_focus(&self.x)?.reply()?;
         Ok(())
+    }
+
+    /// The atoms that we use all the time.
+    pub(crate) fn atoms(&self) -> Result<&atoms::Atoms, Failure> {
+        if let Some(atoms) = self.atoms.get() {
+            return Ok(atoms);
+        }
+        let asked = atoms::Atoms::new(&self.x)?.reply()?;
+        Ok(self.atoms.get_or_init(|| asked))
     }
 
     /// The atom of a name, which is made when there is none.
