@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -43,6 +44,10 @@ pub struct Settings {
     pub user: String,
     /// What `HOME` is, and where logs go.
     pub home: PathBuf,
+    /// Time without input after which held keys are released.
+    pub held_key_timeout: Duration,
+    /// Whether regions that SDKs are known to send in the wrong order are put right.
+    pub fix_swapped_regions: bool,
 }
 
 impl Settings {
@@ -56,6 +61,8 @@ impl Settings {
             no_vnc_port: config.no_vnc_port,
             user: user.unwrap_or_else(|| "root".to_owned()),
             home: config.home(),
+            held_key_timeout: config.held_key_timeout,
+            fix_swapped_regions: config.fix_swapped_regions,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod devices;
 pub(crate) mod keymap;
+pub(crate) mod monitors;
 mod stream;
 
 use std::os::fd::{AsRawFd, RawFd};
