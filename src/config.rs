@@ -219,6 +219,22 @@ pub struct Config {
     #[arg(long, env = "TOOLBOXD_VNC_USER", value_name = "USER")]
     pub vnc_user: Option<String>,
 
+    /// Time without any input after which a key that is held down on the desktop is released.
+    #[arg(
+        long,
+        env = "TOOLBOXD_HELD_KEY_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = humantime::parse_duration
+    )]
+    pub held_key_timeout: Duration,
+
+    /// Read x, y, width and height of a region screenshot in the wrong order in which the TypeScript and Ruby SDKs up to
+    /// 0.218 send them, when one of them calls.
+    #[arg(long, env = "TOOLBOXD_FIX_SWAPPED_REGIONS", value_name = "BOOL", default_value = "false",
+          value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub fix_swapped_regions: bool,
+
     /// Serve the API's description at /docs and /openapi.json.
     #[arg(long, env = "TOOLBOXD_DOCS", value_name = "BOOL", default_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]

@@ -6,6 +6,7 @@
 //!
 //! A screen that was there before, which `DISPLAY` names, is used as it is.
 
+mod body;
 mod input;
 mod logs;
 mod parts;

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::input::Held;
+use super::input::{self, Held};
 use super::parts::Kind;
 use super::processes::Processes;
 use super::programs::Programs;
@@ -48,6 +49,10 @@ pub struct Settings {
     pub user: String,
     /// What `HOME` is, and where logs go.
     pub home: PathBuf,
+    /// Time without input after which held keys are released.
+    pub held_key_timeout: Duration,
+    /// Whether regions that SDKs are known to send in the wrong order are put right.
+    pub fix_swapped_regions: bool,
 }
 
 impl Settings {
@@ -61,6 +66,8 @@ impl Settings {
             no_vnc_port: config.no_vnc_port,
             user: user.unwrap_or_else(|| "root".to_owned()),
             home: config.home(),
+            held_key_timeout: config.held_key_timeout,
+            fix_swapped_regions: config.fix_swapped_regions,
         }
     }
 }
@@ -132,6 +139,7 @@ impl Desktop {
         self.check_available().await?;
         let desktop = self.clone();
         self.to_its_end(async move {
+            input::release(&desktop).await;
             desktop.processes().stop().await;
             Ok(())
         })
@@ -164,7 +172,7 @@ impl Desktop {
             display: self.inner.settings.display.clone(),
             window_manager: manager.map(|manager| manager.name),
             owns_display: processes.owns_screen(),
-            held: Vec::new(),
+            held: self.input().await.keys().map(str::to_owned).collect(),
             reasons: Kind::ALL.into_iter().filter_map(reason).collect(),
         }
     }

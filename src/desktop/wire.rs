@@ -72,7 +72,7 @@ pub(super) struct StatusDetail {
     pub(super) window_manager: Option<String>,
     /// Whether the X server was started by this daemon.
     pub(super) owns_display: bool,
-    /// Keys and buttons that are held down by requests.
+    /// Keys that requests hold down.
     pub(super) held: Vec<String>,
     /// Why processes do not run, by their names.
     pub(super) reasons: BTreeMap<&'static str, String>,

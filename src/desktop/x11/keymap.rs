@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use x11rb::protocol::{xkb, xproto};
 use xkeysym::Keysym;
@@ -16,6 +17,9 @@ const CORE_KEYBOARD: u16 = 0x100; // XkbUseCoreKbd
 const TWO_LEVELS: u8 = 1;
 /// Symbols that can be lent to one key.
 pub(crate) const LEVELS: usize = 2;
+
+/// A key, and the symbols that it has been lent.
+pub(crate) type Loan = (u8, [u32; LEVELS]);
 
 /// How a character is typed: a key, with Shift or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +58,7 @@ struct Type {
 }
 
 /// The group and modifiers that are locked, as by a layout switch or Caps Lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Locks {
     group: u8,
     modifiers: u8,
@@ -143,7 +147,7 @@ impl Wire {
     }
 
     /// Lends symbols to keys, in one request; the others stay as `map` has them.
-    pub(crate) fn lend(&self, map: &KeyMap, loans: &[(u8, [u32; LEVELS])]) -> Result<(), Failure> {
+    pub(crate) fn lend(&self, map: &KeyMap, loans: &[Loan]) -> Result<(), Failure> {
         let keys = loans.iter().map(|(code, symbols)| {
             let key =
                 Key { types: [TWO_LEVELS, 0, 0, 0], group_info: 1, width: 2, symbols: symbols.to_vec() };
@@ -152,12 +156,12 @@ impl Wire {
         self.set_keys(map, keys.collect())
     }
 
-    /// Gives keys back what `before` has for them, unless someone else has changed them since.
-    pub(crate) fn restore(&self, before: &KeyMap, loans: &[(u8, [u32; LEVELS])]) -> Result<(), Failure> {
+    /// Gives keys back what they had before, in one request; not those that someone else has changed since.
+    pub(crate) fn restore(&self, loans: &[(Arc<KeyMap>, Loan)]) -> Result<(), Failure> {
         let now = self.key_map()?;
         let ours =
-            loans.iter().filter(|(code, symbols)| now.key(*code).is_some_and(|key| key.symbols == symbols));
-        let keys = ours.filter_map(|(code, _)| Some((*code, before.key(*code)?.clone())));
+            loans.iter().filter(|(_, (code, lent))| now.key(*code).is_some_and(|key| key.symbols == lent));
+        let keys = ours.filter_map(|(before, (code, _))| Some((*code, before.key(*code)?.clone())));
         self.set_keys(&now, keys.collect())
     }
 

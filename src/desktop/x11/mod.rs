@@ -11,7 +11,7 @@ mod atoms;
 mod devices;
 pub(crate) mod keymap;
 mod manager;
-mod monitors;
+pub(crate) mod monitors;
 mod screen;
 mod stream;
 mod windows;
