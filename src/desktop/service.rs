@@ -11,6 +11,7 @@ use super::parts::Kind;
 use super::processes::Processes;
 use super::programs::Programs;
 use super::unit::State;
+use super::watch::Drawings;
 use super::wire::StatusDetail;
 use super::x11::{Connection, Server};
 use crate::config::Config;
@@ -32,6 +33,7 @@ pub(super) struct Inner {
     server: Server,
     processes: Processes,
     input: Mutex<Held>,
+    pub(super) drawings: Drawings,
 }
 
 /// What the settings say of the desktop.
@@ -92,7 +94,15 @@ impl Desktop {
             environment,
             shutdown.clone(),
         );
-        let inner = Inner { settings, supervisor, shutdown, server, processes, input: Mutex::default() };
+        let inner = Inner {
+            settings,
+            supervisor,
+            shutdown,
+            server,
+            processes,
+            input: Mutex::default(),
+            drawings: Drawings::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
