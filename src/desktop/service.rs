@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::input::Held;
+use super::screenshot::Camera;
 use super::x11::{Connection, Server};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +27,7 @@ pub(super) struct Inner {
     pub(super) environment: Environment,
     pub(super) shutdown: Shutdown,
     pub(super) server: Server,
+    pub(super) camera: Camera,
     input: Mutex<Held>,
 }
 
@@ -86,6 +88,7 @@ impl Desktop {
             supervisor,
             environment,
             shutdown,
+            camera: Camera::default(),
             input: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }

@@ -7,9 +7,12 @@
 //!
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
+pub(crate) mod capture;
 mod devices;
 pub(crate) mod keymap;
 pub(crate) mod monitors;
+mod pixels;
+mod segment;
 mod stream;
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -29,6 +32,7 @@ use x11rb::rust_connection::{DefaultStream, RustConnection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::blocking::Lane;
 use crate::platform::shutdown::Shutdown;
+use segment::Segment;
 use stream::Limited;
 
 /// Pieces of work on the connection at a time.
@@ -141,9 +145,20 @@ impl Connection {
         F: FnOnce(&Wire) -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
+        self.run_in(&self.lane, work).await
+    }
+
+    /// As [`Connection::run`], within the limit of another kind of work.
+    ///
+    /// # Errors
+    /// As of [`Connection::run`].
+    pub(crate) async fn run_in<T, F>(&self, lane: &Lane, work: F) -> Result<T>
+    where
+        F: FnOnce(&Wire) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
         let wire = Arc::clone(&self.wire);
-        let done = self
-            .lane
+        let done = lane
             .run(move || {
                 let done = work(&wire);
                 if matches!(done, Err(Failure::Lost(_))) {
@@ -232,6 +247,8 @@ pub(crate) struct Wire {
     pub(crate) screen: xproto::Screen,
     /// What the server can do beyond the core protocol.
     pub(crate) has: Extensions,
+    /// Memory for pictures, kept from one to the next; whoever takes a picture has it alone.
+    segment: std::sync::Mutex<Option<Segment>>,
     lost: CancellationToken,
 }
 
@@ -274,8 +291,11 @@ impl Wire {
                 .map_err(|error| Failure::lost(error.to_string()))?;
             let screen = x.setup().roots.get(number).cloned();
             let screen = screen.ok_or_else(|| Failure::lost(format!("it has no screen {number}")))?;
-            let has = Extensions::ask(&x)?;
-            return Ok(Self { x, root: screen.root, screen, has, lost: CancellationToken::new() });
+            let mut has = Extensions::ask(&x)?;
+            // A server elsewhere shares no memory with us.
+            has.shm &= matches!(address, parse_display::ConnectAddress::Socket(_));
+            let (segment, lost) = (std::sync::Mutex::default(), CancellationToken::new());
+            return Ok(Self { x, root: screen.root, screen, has, segment, lost });
         }
         Err(reason)
     }
