@@ -8,9 +8,15 @@
 
 mod body;
 mod input;
+mod logs;
+mod parts;
+mod processes;
+mod programs;
 mod routes;
 mod screenshot;
 mod service;
+mod unit;
+mod wire;
 pub(crate) mod x11;
 
 pub(crate) use routes::router;

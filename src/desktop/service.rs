@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::input::Held;
+use super::input::{self, Held};
+use super::parts::Kind;
+use super::processes::Processes;
+use super::programs::Programs;
 use super::screenshot::Camera;
+use super::unit::State;
+use super::wire::StatusDetail;
 use super::x11::{Connection, Server};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,9 +29,9 @@ pub struct Desktop {
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) supervisor: Supervisor,
-    pub(super) environment: Environment,
     pub(super) shutdown: Shutdown,
-    pub(super) server: Server,
+    server: Server,
+    processes: Processes,
     pub(super) camera: Camera,
     input: Mutex<Held>,
 }
@@ -77,20 +82,20 @@ impl Desktop {
         environment: Environment,
         shutdown: Shutdown,
     ) -> Self {
-        let display = settings.display.clone();
-        let absent = move || {
-            let message = format!("computer use is not running on display {display}: call start first");
-            Error::new(ErrorKind::Unavailable, message)
+        let absent = {
+            let (display, programs) = (settings.display.clone(), Programs::new(environment.clone()));
+            move || absent(&display, &programs)
         };
-        let inner = Inner {
-            server: Server::new(settings.display.clone(), absent, shutdown.clone()),
-            settings,
-            supervisor,
+        let server = Server::new(settings.display.clone(), absent, shutdown.clone());
+        let processes = Processes::new(
+            settings.clone(),
+            server.clone(),
+            supervisor.clone(),
             environment,
-            shutdown,
-            camera: Camera::default(),
-            input: Mutex::default(),
-        };
+            shutdown.clone(),
+        );
+        let (camera, input) = (Camera::default(), Mutex::default());
+        let inner = Inner { settings, supervisor, shutdown, server, processes, camera, input };
         Self { inner: Arc::new(inner) }
     }
 
@@ -103,8 +108,101 @@ impl Desktop {
         self.inner.server.connection().await
     }
 
+    /// What runs.
+    pub(super) fn processes(&self) -> &Processes {
+        &self.inner.processes
+    }
+
+    /// Whether the image can have a desktop at all.
+    ///
+    /// # Errors
+    /// As [`Desktop::x11`] when it has no X server and none answers.
+    pub(super) async fn check_available(&self) -> Result<()> {
+        match self.processes().programs().screen_server() {
+            Some(_) => Ok(()),
+            None => self.x11().await.map(drop),
+        }
+    }
+
+    /// Starts the desktop. It is started to its end even when the caller leaves.
+    ///
+    /// # Errors
+    /// Names what did not start, and why.
+    pub(super) async fn start(&self) -> Result<()> {
+        self.check_available().await?;
+        let processes = self.processes().clone();
+        self.to_its_end(async move { processes.start().await }).await
+    }
+
+    /// Releases what is held down, then stops the desktop, to its end even when the caller leaves.
+    ///
+    /// # Errors
+    /// When the image cannot have a desktop.
+    pub(super) async fn stop(&self) -> Result<()> {
+        self.check_available().await?;
+        let desktop = self.clone();
+        self.to_its_end(async move {
+            input::release(&desktop).await;
+            desktop.processes().stop().await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Restarts one process, to its end even when the caller leaves.
+    ///
+    /// # Errors
+    /// When it does not become ready, and why.
+    pub(super) async fn restart(&self, kind: Kind) -> Result<()> {
+        self.check_available().await?;
+        let processes = self.processes().clone();
+        self.to_its_end(async move { processes.restart(kind).await }).await
+    }
+
+    /// What is known beyond the contract.
+    pub(super) async fn detail(&self) -> StatusDetail {
+        let processes = self.processes();
+        let manager = match self.x11().await {
+            Ok(connection) => connection.run(|wire| wire.manager()).await.ok().flatten(),
+            Err(_) => None,
+        };
+        let reason = |kind: Kind| match processes.state(kind) {
+            State::Failed(reason) | State::Waiting(reason) => Some((kind.name(), reason)),
+            State::Absent => Some((kind.name(), "the image has none".to_owned())),
+            _ => None,
+        };
+        StatusDetail {
+            display: self.inner.settings.display.clone(),
+            window_manager: manager.map(|manager| manager.name),
+            owns_display: processes.owns_screen(),
+            held: self.input().await.keys().map(str::to_owned).collect(),
+            reasons: Kind::ALL.into_iter().filter_map(reason).collect(),
+        }
+    }
+
+    async fn to_its_end(&self, work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+        let done = self.inner.shutdown.spawn(work).await;
+        done.map_err(|panic| Error::internal("the desktop was not changed").with_source(panic))?
+    }
+
     /// The lock over all input, first come first served, with what is held down. A batch keeps it throughout.
     pub(super) async fn input(&self) -> MutexGuard<'_, Held> {
         self.inner.input.lock().await
     }
+}
+
+/// Why no display answers, in the words of contract `computer-use.md` 1.2 and 1.3.
+fn absent(display: &str, programs: &Programs) -> Error {
+    if programs.screen_server().is_some() {
+        let message = format!("computer use is not running on display {display}: call start first");
+        return Error::new(ErrorKind::Unavailable, message);
+    }
+    // The platform's pages compare this text.
+    let message = "Computer-use functionality is not available";
+    let missing = programs.missing();
+    let packages: Vec<&str> = missing.iter().map(|missing| missing.package).collect();
+    let details: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    Error::new(ErrorKind::Unavailable, message)
+        .with_detail("details", format!("no X server answers on {display}, and {}", details.join(", ")))
+        .with_detail("solution", format!("install {} in the image", packages.join(", ")))
 }

@@ -112,6 +112,11 @@ impl Process {
         self.stop.cancel();
     }
 
+    /// Ends what an ended process left behind, as [`Process::stop`] does, and waits for that.
+    pub async fn end_descendants(&self) {
+        tree::stop(&self.supervisor, &self.root, self.supervisor.grace).await;
+    }
+
     /// Ends it and all its descendants at once.
     pub fn kill(&self) {
         self.kill.cancel();

@@ -7,16 +7,23 @@
 //!
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
+mod atoms;
 pub(crate) mod capture;
 mod devices;
 pub(crate) mod keymap;
+mod manager;
 pub(crate) mod monitors;
 mod pixels;
+mod screen;
 mod segment;
 mod stream;
+mod windows;
+
+pub(crate) use monitors::Area;
+pub(crate) use windows::{Window, WindowChange, Wish};
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -176,6 +183,11 @@ impl Connection {
         self.wire.lost.is_cancelled()
     }
 
+    /// The root window.
+    pub(crate) fn root(&self) -> u32 {
+        self.wire.root
+    }
+
     /// Resolves when the server has gone.
     pub(crate) async fn lost(&self) {
         self.wire.lost.cancelled().await;
@@ -249,6 +261,7 @@ pub(crate) struct Wire {
     pub(crate) has: Extensions,
     /// Memory for pictures, kept from one to the next; whoever takes a picture has it alone.
     segment: std::sync::Mutex<Option<Segment>>,
+    atoms: OnceLock<atoms::Atoms>,
     lost: CancellationToken,
 }
 
@@ -294,8 +307,15 @@ impl Wire {
             let mut has = Extensions::ask(&x)?;
             // A server elsewhere shares no memory with us.
             has.shm &= matches!(address, parse_display::ConnectAddress::Socket(_));
-            let (segment, lost) = (std::sync::Mutex::default(), CancellationToken::new());
-            return Ok(Self { x, root: screen.root, screen, has, segment, lost });
+            return Ok(Self {
+                x,
+                root: screen.root,
+                screen,
+                has,
+                segment: std::sync::Mutex::default(),
+                atoms: OnceLock::new(),
+                lost: CancellationToken::new(),
+            });
         }
         Err(reason)
     }
@@ -316,6 +336,15 @@ impl Wire {
     pub(crate) fn sync(&self) -> Result<(), Failure> {
         xproto::get_input_focus(&self.x)?.reply()?;
         Ok(())
+    }
+
+    /// The atoms that we use all the time.
+    pub(crate) fn atoms(&self) -> Result<&atoms::Atoms, Failure> {
+        if let Some(atoms) = self.atoms.get() {
+            return Ok(atoms);
+        }
+        let asked = atoms::Atoms::new(&self.x)?.reply()?;
+        Ok(self.atoms.get_or_init(|| asked))
     }
 
     /// The atom of a name, which is made when there is none.
