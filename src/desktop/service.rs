@@ -10,6 +10,7 @@ use super::input::{self, Held};
 use super::parts::Kind;
 use super::processes::Processes;
 use super::programs::Programs;
+use super::screenshot::Camera;
 use super::unit::State;
 use super::watch::Drawings;
 use super::wire::StatusDetail;
@@ -32,6 +33,7 @@ pub(super) struct Inner {
     pub(super) shutdown: Shutdown,
     server: Server,
     processes: Processes,
+    pub(super) camera: Camera,
     input: Mutex<Held>,
     pub(super) drawings: Drawings,
 }
@@ -100,6 +102,7 @@ impl Desktop {
             shutdown,
             server,
             processes,
+            camera: Camera::default(),
             input: Mutex::default(),
             drawings: Drawings::default(),
         };

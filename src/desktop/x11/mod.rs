@@ -9,13 +9,16 @@
 
 mod atoms;
 mod changes;
+pub(crate) mod capture;
 mod devices;
 mod drawn;
 pub(crate) mod keymap;
 mod manager;
 pub(crate) mod monitors;
+mod pixels;
 mod screen;
 pub(crate) mod selection;
+mod segment;
 mod stream;
 mod windows;
 
@@ -41,6 +44,7 @@ use x11rb::rust_connection::{DefaultStream, RustConnection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::blocking::Lane;
 use crate::platform::shutdown::Shutdown;
+use segment::Segment;
 use stream::Limited;
 
 /// Pieces of work on the connection at a time.
@@ -156,9 +160,20 @@ impl Connection {
         F: FnOnce(&Wire) -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
+        self.run_in(&self.lane, work).await
+    }
+
+    /// As [`Connection::run`], within the limit of another kind of work.
+    ///
+    /// # Errors
+    /// As of [`Connection::run`].
+    pub(crate) async fn run_in<T, F>(&self, lane: &Lane, work: F) -> Result<T>
+    where
+        F: FnOnce(&Wire) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
         let wire = Arc::clone(&self.wire);
-        let done = self
-            .lane
+        let done = lane
             .run(move || {
                 let done = work(&wire);
                 if matches!(done, Err(Failure::Lost(_))) {
@@ -252,6 +267,8 @@ pub(crate) struct Wire {
     pub(crate) screen: xproto::Screen,
     /// What the server can do beyond the core protocol.
     pub(crate) has: Extensions,
+    /// Memory for pictures, kept from one to the next; whoever takes a picture has it alone.
+    segment: std::sync::Mutex<Option<Segment>>,
     atoms: OnceLock<atoms::Atoms>,
     lost: CancellationToken,
 }
@@ -295,12 +312,15 @@ impl Wire {
                 .map_err(|error| Failure::lost(error.to_string()))?;
             let screen = x.setup().roots.get(number).cloned();
             let screen = screen.ok_or_else(|| Failure::lost(format!("it has no screen {number}")))?;
-            let has = Extensions::ask(&x)?;
+            let mut has = Extensions::ask(&x)?;
+            // A server elsewhere shares no memory with us.
+            has.shm &= matches!(address, parse_display::ConnectAddress::Socket(_));
             return Ok(Self {
                 x,
                 root: screen.root,
                 screen,
                 has,
+                segment: std::sync::Mutex::default(),
                 atoms: OnceLock::new(),
                 lost: CancellationToken::new(),
             });
