@@ -5,6 +5,7 @@
 
 mod support;
 
+mod desktop;
 mod exec;
 mod files;
 mod logs;

@@ -3,6 +3,7 @@
 mod client;
 mod collector;
 mod daemon;
+mod display;
 mod events;
 mod files;
 mod socket;
@@ -10,6 +11,7 @@ mod socket;
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
+pub(crate) use display::{Display, Recorder, Seen};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
 pub(crate) use socket::Socket;
