@@ -7,6 +7,8 @@
 //! A screen that was there before, which `DISPLAY` names, is used as it is.
 
 mod body;
+mod clipboard;
+mod display;
 mod input;
 mod logs;
 mod parts;
@@ -16,6 +18,7 @@ mod routes;
 mod screenshot;
 mod service;
 mod unit;
+mod watch;
 mod wire;
 pub(crate) mod x11;
 

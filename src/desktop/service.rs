@@ -12,6 +12,7 @@ use super::processes::Processes;
 use super::programs::Programs;
 use super::screenshot::Camera;
 use super::unit::State;
+use super::watch::Drawings;
 use super::wire::StatusDetail;
 use super::x11::{Connection, Server};
 use crate::config::Config;
@@ -34,6 +35,7 @@ pub(super) struct Inner {
     processes: Processes,
     pub(super) camera: Camera,
     input: Mutex<Held>,
+    pub(super) drawings: Drawings,
 }
 
 /// What the settings say of the desktop.
@@ -94,8 +96,16 @@ impl Desktop {
             environment,
             shutdown.clone(),
         );
-        let (camera, input) = (Camera::default(), Mutex::default());
-        let inner = Inner { settings, supervisor, shutdown, server, processes, camera, input };
+        let inner = Inner {
+            settings,
+            supervisor,
+            shutdown,
+            server,
+            processes,
+            camera: Camera::default(),
+            input: Mutex::default(),
+            drawings: Drawings::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

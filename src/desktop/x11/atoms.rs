@@ -3,6 +3,17 @@
 x11rb::atom_manager! {
     /// ICCCM 2.0, EWMH 1.5, and what clipboards need.
     pub(crate) Atoms: AtomsCookie {
+        ATOM_PAIR,
+        CLIPBOARD,
+        IMAGE_PNG: b"image/png",
+        INCR,
+        MULTIPLE,
+        TARGETS,
+        TEXT,
+        TEXT_PLAIN: b"text/plain",
+        TEXT_PLAIN_UTF8: b"text/plain;charset=utf-8",
+        TIMESTAMP,
+        TOOLBOXD_SELECTION,
         _NET_ACTIVE_WINDOW,
         _NET_CLIENT_LIST_STACKING,
         _NET_CLOSE_WINDOW,

@@ -4,7 +4,7 @@ use tokio::sync::broadcast::error::RecvError;
 use x11rb::protocol::Event;
 use x11rb::protocol::xproto::{AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, Window};
 
-use super::{Connection, Failure, Wire};
+use super::{Connection, Events, Failure, Wire};
 use crate::error::Result;
 
 impl Connection {
@@ -32,7 +32,7 @@ impl Connection {
     }
 
     /// Resolves at the next event that may mean something for the window manager, and when the server has gone.
-    async fn root_changed(&self, events: &mut tokio::sync::broadcast::Receiver<std::sync::Arc<Event>>) {
+    async fn root_changed(&self, events: &mut Events) {
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,

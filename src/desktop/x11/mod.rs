@@ -8,19 +8,24 @@
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
 mod atoms;
+mod changes;
 pub(crate) mod capture;
 mod devices;
+mod drawn;
 pub(crate) mod keymap;
 mod manager;
 pub(crate) mod monitors;
 mod pixels;
 mod screen;
+pub(crate) mod selection;
 mod segment;
 mod stream;
 mod windows;
 
+pub(crate) use changes::{DesktopChange, WindowChange};
+pub(crate) use drawn::Damage;
 pub(crate) use monitors::Area;
-pub(crate) use windows::{Window, WindowChange, Wish};
+pub(crate) use windows::{Window, Wish};
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, OnceLock};
@@ -46,6 +51,9 @@ use stream::Limited;
 const JOBS: usize = 8;
 /// Events kept for whoever follows them; a follower that is later than that is told so.
 const EVENTS: usize = 4096;
+
+/// What the server tells by itself, as it comes.
+pub(crate) type Events = broadcast::Receiver<Arc<Event>>;
 
 /// A display that may be there or not: gives connections to it. Cheap to clone.
 #[derive(Clone)]
@@ -199,7 +207,7 @@ impl Connection {
     }
 
     /// Every event that the server sends from now on; ends when the connection does.
-    pub(crate) fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+    pub(crate) fn events(&self) -> Events {
         self.events.subscribe()
     }
 

@@ -1,7 +1,5 @@
 //! Windows as EWMH 1.5 and ICCCM have them: the list, their properties, and what a window manager is asked to do.
 
-use std::sync::Arc;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use x11rb::CURRENT_TIME;
 use x11rb::connection::Connection as _;
@@ -18,7 +16,7 @@ use x11rb::rust_connection::RustConnection;
 use super::atoms::Atoms;
 use super::monitors::Area;
 use super::stream::Limited;
-use super::{Connection, Failure, Wire};
+use super::{Connection, Events, Failure, Wire};
 
 /// Longest title that is read, in bytes.
 const TITLE: u32 = 4096;
@@ -311,46 +309,6 @@ impl Wire {
         let mask = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY;
         let change = ChangeWindowAttributesAux::new().event_mask(mask);
         Ok(still_there(self.x.change_window_attributes(id, &change)?.check())?.is_some())
-    }
-}
-
-/// Something that may be of interest to whoever watches windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WindowChange {
-    /// The list, the order, or the focus.
-    List,
-    /// One window: its place, a property, its end.
-    Window(u32),
-    /// Perhaps everything: some changes were missed.
-    Missed,
-}
-
-impl Connection {
-    /// The next change of windows that the server was asked to tell of; none when it has gone. Cancel safe.
-    pub(crate) async fn window_change(
-        &self,
-        events: &mut broadcast::Receiver<Arc<Event>>,
-    ) -> Option<WindowChange> {
-        loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                () = self.lost() => return None,
-            };
-            let id = match event.as_deref() {
-                Ok(Event::PropertyNotify(event)) => event.window,
-                Ok(Event::ConfigureNotify(event)) => event.window,
-                Ok(Event::MapNotify(event)) => event.window,
-                Ok(Event::UnmapNotify(event)) => event.window,
-                Ok(Event::DestroyNotify(event)) => event.window,
-                Ok(Event::ReparentNotify(event)) => event.window,
-                Ok(Event::CreateNotify(event)) => event.window,
-                Ok(_) => continue,
-                Err(RecvError::Lagged(_)) => return Some(WindowChange::Missed),
-                Err(RecvError::Closed) => return None,
-            };
-            let is_root = id == self.root();
-            return Some(if is_root { WindowChange::List } else { WindowChange::Window(id) });
-        }
     }
 }
 
