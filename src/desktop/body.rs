@@ -29,7 +29,14 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 /// # Errors
 /// [`ErrorKind::InvalidBody`].
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let members: Map<String, Value> = json(bytes)?;
+    from_members(json(bytes)?)
+}
+
+/// Reads a body's members, or those of an object in it.
+///
+/// # Errors
+/// [`ErrorKind::InvalidBody`].
+pub(super) fn from_members<T: DeserializeOwned>(members: Map<String, Value>) -> Result<T> {
     // Lower case is what the requests' members have as their other name.
     let members = members.into_iter().filter(|(_, value)| !value.is_null());
     let members = members.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();

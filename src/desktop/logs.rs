@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::error::Result;
 use crate::platform::blocking::Lane;
 use crate::platform::shutdown::Shutdown;
 
@@ -102,6 +103,26 @@ impl Logs {
 
     /// Write ends for the two streams of a process, whose bytes go to its files until nobody can write any more.
     pub(super) fn record(&self, name: &'static str) -> io::Result<(OwnedFd, OwnedFd, Printing)> {
+        self.follow(Some(name))
+    }
+
+    /// As [`Logs::record`], for what is not kept.
+    pub(super) fn listen(&self) -> io::Result<(OwnedFd, OwnedFd, Printing)> {
+        self.follow(None)
+    }
+
+    /// Runs work that looks at files.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.lane.run(work).await
+    }
+
+    fn follow(&self, name: Option<&'static str>) -> io::Result<(OwnedFd, OwnedFd, Printing)> {
         let ((out, stdout), (err, stderr)) = (pipe_with(PipeFlags::CLOEXEC)?, pipe_with(PipeFlags::CLOEXEC)?);
         let printing = Printing::default();
         for (pipe, stream) in [(out, Stream::Output), (err, Stream::Errors)] {
@@ -117,8 +138,8 @@ impl Logs {
         Ok((stdout, stderr, printing))
     }
 
-    async fn copy(self, name: &str, stream: Stream, pipe: pipe::Receiver, printing: &Printing) {
-        let mut file = Some(LogFile::new(self.path(name, stream)));
+    async fn copy(self, name: Option<&str>, stream: Stream, pipe: pipe::Receiver, printing: &Printing) {
+        let mut file = name.map(|name| LogFile::new(self.path(name, stream)));
         while pipe.readable().await.is_ok() {
             let mut buffer = Vec::with_capacity(READ);
             match pipe.try_read_buf(&mut buffer) {
@@ -134,7 +155,7 @@ impl Logs {
             file = match written {
                 Ok(Ok(log)) => Some(log),
                 Ok(Err(error)) => {
-                    warn!(%error, "the log of {name} cannot be written");
+                    warn!(%error, "the log of {} cannot be written", name.unwrap_or_default());
                     None
                 }
                 Err(_panicked) => None,

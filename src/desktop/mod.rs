@@ -6,10 +6,12 @@
 //!
 //! A screen that was there before, which `DISPLAY` names, is used as it is.
 
+mod batch;
 mod body;
 mod clipboard;
 mod display;
 mod input;
+mod launch;
 mod logs;
 mod parts;
 mod processes;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Settings;
-use super::logs::{Logs, Stream};
+use super::logs::{Logs, Printing, Stream};
 use super::parts::{DesktopPart, Kind};
 use super::programs::Programs;
 use super::unit::{Means, State, Unit};
@@ -211,6 +211,34 @@ impl Processes {
     /// Whether the X server is one that we started.
     pub(super) fn owns_screen(&self) -> bool {
         self.shared.owns_screen()
+    }
+
+    /// The environment of the programs to start.
+    pub(super) fn environment(&self) -> Environment {
+        self.shared.environment.clone()
+    }
+
+    /// Runs work that looks at files.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.shared.means.logs.blocking(work).await
+    }
+
+    /// Follows what a command is going to print, without keeping it.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn listen(&self, command: &mut Command) -> Result<Printing> {
+        let listening = self.shared.means.logs.listen();
+        let (stdout, stderr, printing) = listening
+            .map_err(|error| Error::internal("no pipes for a program's output").with_source(error))?;
+        command.descriptors.extend([(1, Arc::new(stdout)), (2, Arc::new(stderr))]);
+        Ok(printing)
     }
 
     /// What the image has to run.

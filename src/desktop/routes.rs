@@ -6,7 +6,7 @@ use axum::extract::State;
 use super::logs::Stream;
 use super::parts::Kind;
 use super::wire::{Changed, Errors, LogQuery, Logs, Restarted, Running, Status, StatusQuery};
-use super::{Desktop, clipboard, display, input, screenshot, watch};
+use super::{Desktop, batch, clipboard, display, input, launch, screenshot, watch};
 use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Path, Query};
@@ -28,9 +28,11 @@ pub(crate) fn router(desktop: Desktop) -> Routes {
         .routes(endpoints!(restart))
         .routes(endpoints!(logs))
         .routes(endpoints!(errors))
+        .merge(batch::routes::router())
         .merge(clipboard::routes::router())
         .merge(display::routes::router())
         .merge(input::routes::router())
+        .merge(launch::routes::router())
         .merge(screenshot::routes::router())
         .merge(watch::routes::router())
         .with_state(desktop)

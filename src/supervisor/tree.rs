@@ -177,7 +177,7 @@ impl Root {
         self.pid.filter(|_| !self.reaped.load(Ordering::Acquire)).map(|pid| pid.as_raw_nonzero().get())
     }
 
-    fn has_tagged(&self, pid: i32) -> bool {
+    pub(super) fn has_tagged(&self, pid: i32) -> bool {
         tag_of(pid).is_some_and(|tag| self.tag.covers(tag))
     }
 }

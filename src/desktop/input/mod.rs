@@ -12,8 +12,8 @@ mod mouse;
 pub(super) mod routes;
 mod wire;
 
-pub(in crate::desktop) use hand::{Hand, Held, act, perform, release};
-pub(in crate::desktop) use wire::ActionRequest;
+pub(in crate::desktop) use hand::{Held, act, perform, release};
+pub(in crate::desktop) use wire::{ActionRequest, OutcomeReply};
 
 /// A place on the screen, in pixels from its upper left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

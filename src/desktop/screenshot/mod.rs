@@ -4,8 +4,10 @@
 //! as many at a time as there are processors, so that any number of requests holds few pictures in memory.
 
 mod encode;
+mod picture;
 pub(super) mod routes;
 mod service;
 mod wire;
 
+pub(super) use picture::{Picture, PictureRequest};
 pub(super) use service::Camera;

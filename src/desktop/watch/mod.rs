@@ -17,8 +17,8 @@ use super::Desktop;
 use super::x11::{Area, Connection, Damage};
 use crate::error::Result;
 
-pub(in crate::desktop) use settle::{Settled, Wait};
-pub(in crate::desktop) use wire::{SettleReply, SettleRequest};
+pub(in crate::desktop) use settle::Wait;
+pub(in crate::desktop) use wire::{SettleReply, SettleRequest, WaitQuery};
 
 /// Least time between two questions what was drawn: while something always moves, it is told this often.
 const PACE: Duration = Duration::from_millis(8);

@@ -22,10 +22,12 @@ const IGNORED: usize = 64;
 /// What to wait for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct WaitQuery {
+pub(in crate::desktop) struct WaitQuery {
     /// Milliseconds without change that count as still; 300 by default.
+    #[serde(alias = "stablems")]
     stable_ms: Option<u64>,
     /// Longest wait in milliseconds, 5000 by default, 600000 at most. That it is over is no error.
+    #[serde(alias = "timeoutms")]
     timeout_ms: Option<u64>,
     /// Left edge of the part of the screen that counts; all four, or none for all of the screen.
     x: Option<i32>,
@@ -42,7 +44,7 @@ pub(super) struct WaitQuery {
 }
 
 impl WaitQuery {
-    pub(super) fn check(self) -> Result<Wait> {
+    pub(in crate::desktop) fn check(self) -> Result<Wait> {
         let region = match (self.x, self.y, self.width, self.height) {
             (None, None, None, None) => None,
             (Some(x), Some(y), Some(width), Some(height)) => Some(Area { x, y, width, height }),

@@ -8,8 +8,8 @@
 //! A server that does not answer within seconds counts as lost: its connection is cut, which ends every wait on it.
 
 mod atoms;
-mod changes;
 pub(crate) mod capture;
+mod changes;
 mod devices;
 mod drawn;
 pub(crate) mod keymap;
@@ -17,8 +17,8 @@ mod manager;
 pub(crate) mod monitors;
 mod pixels;
 mod screen;
-pub(crate) mod selection;
 mod segment;
+pub(crate) mod selection;
 mod stream;
 mod windows;
 
@@ -353,11 +353,6 @@ impl Wire {
         }
         let asked = atoms::Atoms::new(&self.x)?.reply()?;
         Ok(self.atoms.get_or_init(|| asked))
-    }
-
-    /// The atom of a name, which is made when there is none.
-    pub(crate) fn atom(&self, name: &str) -> Result<xproto::Atom, Failure> {
-        Ok(xproto::intern_atom(&self.x, false, name.as_bytes())?.reply()?.atom)
     }
 }
 

@@ -316,11 +316,6 @@ impl Wire {
 }
 
 impl Owned {
-    /// What is handed out.
-    pub(crate) fn content(&self) -> &Content {
-        &self.content
-    }
-
     /// Hands the content out until someone else takes the selection, or the server has gone.
     pub(crate) async fn serve(mut self) {
         loop {

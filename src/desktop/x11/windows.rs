@@ -1,11 +1,9 @@
 //! Windows as EWMH 1.5 and ICCCM have them: the list, their properties, and what a window manager is asked to do.
 
-use tokio::sync::broadcast::error::RecvError;
 use x11rb::CURRENT_TIME;
 use x11rb::connection::Connection as _;
 use x11rb::cookie::Cookie;
 use x11rb::errors::{ConnectionError, ReplyError};
-use x11rb::protocol::Event;
 use x11rb::protocol::xproto::{
     Atom, AtomEnum, ChangeWindowAttributesAux, ClientMessageEvent, ConfigureWindowAux, ConnectionExt as _,
     EventMask, GetGeometryReply, GetPropertyReply, InputFocus, MapState, StackMode,
@@ -16,7 +14,7 @@ use x11rb::rust_connection::RustConnection;
 use super::atoms::Atoms;
 use super::monitors::Area;
 use super::stream::Limited;
-use super::{Connection, Events, Failure, Wire};
+use super::{Failure, Wire};
 
 /// Longest title that is read, in bytes.
 const TITLE: u32 = 4096;
