@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long a size that is not quite the wanted one has to stay before it is taken for the window's own wish: terminals
 /// have whole lines, dialogs their least size.
 const SETTLED: Duration = Duration::from_millis(100);
+/// Time without a change after which a window is taken to have its new size.
+const QUIET: Duration = Duration::from_millis(30);
 /// Smallest side of a screen, in pixels.
 const LEAST_SIDE: u16 = 64;
 
@@ -95,6 +97,17 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What to ask for again when a window came to `area` instead: window managers count a border that a window had of
+    /// its own. None when it is where it is to be.
+    fn corrected(self, area: Area) -> Option<Wish> {
+        let x = self.x.map(|x| x.saturating_mul(2).saturating_sub(area.x));
+        let y = self.y.map(|y| y.saturating_mul(2).saturating_sub(area.y));
+        let is_off = self.x.is_some_and(|x| x != area.x) || self.y.is_some_and(|y| y != area.y);
+        is_off.then_some(Wish::Place { x, y, width: None, height: None })
+    }
+}
+
 /// What became of a wish.
 #[derive(Debug)]
 pub(super) struct Granted {
@@ -142,6 +155,14 @@ impl Desktop {
             Ok(done) => done.map(|()| true)?,
             Err(_) => false,
         };
+        if is_done && matches!(action, WindowAction::Maximize | WindowAction::Restore) {
+            // The state is told before the size: the reply is to have both.
+            let mut changed = async || {
+                let until = deadline.min(Instant::now() + QUIET);
+                matches!(timeout_at(until, next_of(&connection, &mut events, id)).await, Ok(Ok(())))
+            };
+            while changed().await {}
+        }
         let window = connection.run(move |wire| wire.window(id)).await?;
         Ok(Granted { is_done, window })
     }
@@ -161,16 +182,28 @@ impl Desktop {
         }
         let Place { x, y, width, height } = place;
         connection.run(move |wire| wire.wish(id, Wish::Place { x, y, width, height })).await?;
-        let mut last = window.area;
+        let (before, mut moved, mut corrected) = (window.area, None, false);
         loop {
-            let now = connection.run(move |wire| wire.window(id)).await?;
-            let Some(window) = now else { return Err(no_window(id)) };
-            let is_there = place.is_at(window.area);
-            // Once it has moved at all, it has a moment to go on; before, all of the time.
-            let until = if window.area == last { deadline } else { deadline.min(Instant::now() + SETTLED) };
-            last = window.area;
+            let Some(window) = connection.run(move |wire| wire.window(id)).await? else {
+                return Err(no_window(id));
+            };
+            let (area, is_there) = (window.area, place.is_at(window.area));
+            if area != before {
+                // Once it has moved at all, it has a moment to go on; before, all of the time.
+                moved.get_or_insert_with(Instant::now);
+            }
+            let until = moved.map_or(deadline, |moved| deadline.min(moved + SETTLED));
             if !is_there && let Ok(changed) = timeout_at(until, next_of(&connection, &mut events, id)).await {
                 changed?;
+                continue;
+            }
+            if !is_there
+                && moved.is_some()
+                && !corrected
+                && let Some(again) = place.corrected(area)
+            {
+                (moved, corrected) = (None, true);
+                connection.run(move |wire| wire.wish(id, again)).await?;
                 continue;
             }
             return Ok(Granted { is_done: is_there, window: Some(window) });

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use x11rb::COPY_DEPTH_FROM_PARENT;
@@ -22,6 +23,22 @@ use x11rb::wrapper::ConnectionExt as _;
 use super::daemon::{Daemon, within};
 
 const CORE_KEYBOARD: u16 = 0x100;
+
+/// A number that no display has and no other test asks for.
+pub(crate) fn free_display() -> String {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = 100 + (std::process::id() % 5000) * 10 + ASKED.fetch_add(1, Ordering::Relaxed);
+        if !Path::new(&format!("/tmp/.X11-unix/X{number}")).exists() {
+            return format!(":{number}");
+        }
+    }
+}
+
+/// A port on loopback that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 /// An X server, on a number that was free. Dropping it ends it, and with it every program on it.
 pub(crate) struct Display {
