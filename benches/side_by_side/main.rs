@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "starts the programs that are compared")]
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
+mod desktop;
 mod files;
 mod process;
 mod start;
@@ -30,6 +31,9 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("screenshot", desktop::screenshot),
+        ("input", desktop::input),
+        ("typing", desktop::typing),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);
