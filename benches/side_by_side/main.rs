@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "starts the programs that are compared")]
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
+mod desktop;
 mod desktop_life;
 mod files;
 mod process;
@@ -32,6 +33,9 @@ fn main() {
         ("download", files::download),
         ("find", files::find),
         ("desktop", desktop_life::desktop),
+        ("screenshot", desktop::screenshot),
+        ("input", desktop::input),
+        ("typing", desktop::typing),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

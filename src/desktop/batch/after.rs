@@ -1,5 +1,6 @@
 //! What an action's request may ask for beside the action: to wait until the screen is still, and a picture then.
 
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -10,12 +11,26 @@ use crate::desktop::watch::{SettleReply, SettleRequest, Wait};
 use crate::error::Result;
 
 /// An action with what is to follow it.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(in crate::desktop) struct Acting<T> {
     #[serde(flatten)]
     pub(in crate::desktop) request: T,
     #[serde(flatten)]
     pub(in crate::desktop) after: After,
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Acting<T> {
+    /// One after the other, so that an error can still name the member: flattening forgets it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Value::deserialize(deserializer)?;
+        let told = |error: serde_path_to_error::Error<serde_json::Error>| match error.path().to_string() {
+            path if path == "." => D::Error::custom(error.into_inner()),
+            path => D::Error::custom(format!("{path}: {}", error.into_inner())),
+        };
+        let after = serde_path_to_error::deserialize(&members).map_err(told)?;
+        let request = serde_path_to_error::deserialize(members).map_err(told)?;
+        Ok(Self { request, after })
+    }
 }
 
 /// What is to follow an action.

@@ -83,9 +83,10 @@ impl Undo {
 }
 
 impl Held {
-    /// Names of the keys that are held down.
+    /// Names of the keys that are held down: none on a display that has gone.
     pub(in crate::desktop) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|key| key.name.as_str())
+        let there = self.connection.as_ref().is_some_and(|connection| !connection.is_lost());
+        self.keys.iter().filter(move |_| there).map(|key| key.name.as_str())
     }
 
     /// Turns everything that is held into something to undo.
@@ -210,7 +211,9 @@ where
         () = caller.cancelled() => return Err(left()),
         held = desktop.input() => held,
     };
-    let mut hand = Hand::new(desktop.x11().await?, &mut held).await?;
+    let connection = desktop.x11().await?;
+    let _keep = connection.keep();
+    let mut hand = Hand::new(connection, &mut held).await?;
     let stopping = desktop.inner.shutdown.cancelled();
     let done = {
         let work = AssertUnwindSafe(work(&mut hand)).catch_unwind(); // what is held is written down in any case
@@ -248,32 +251,33 @@ async fn release_held(held: &mut Held) {
 
 /// Sees to it that what is held is released when the input has not been used for a while.
 fn watch(desktop: &Desktop, held: &mut Held) {
-    if held.watched || held.keys.is_empty() {
+    if held.watched || (held.keys.is_empty() && held.buttons.is_empty()) {
         return;
     }
     held.watched = true;
     let desktop = desktop.clone();
     desktop.clone().inner.shutdown.spawn(async move {
         let mut until = Instant::now();
+        let mut _keep = None;
         loop {
             tokio::select! {
                 () = desktop.inner.shutdown.cancelled() => return release(&desktop).await,
                 () = sleep_until(until) => {}
             }
             let mut held = desktop.input().await;
-            let used = held.used.unwrap_or_else(Instant::now);
-            until = used + desktop.inner.settings.held_key_timeout;
-            if held.keys.is_empty() || until <= Instant::now() {
+            let now = Instant::now();
+            let limit = desktop.inner.settings.held_key_timeout;
+            if !held.keys.is_empty() && held.used.is_none_or(|used| used + limit <= now) {
+                info!("released what was held for too long: {}", held.keys().collect::<Vec<_>>().join(", "));
+                release_held(&mut held).await;
+            }
+            if held.keys.is_empty() && held.buttons.is_empty() {
                 held.watched = false;
-                if !held.keys.is_empty() {
-                    info!(
-                        "released what was held for too long: {}",
-                        held.keys().collect::<Vec<_>>().join(", ")
-                    );
-                    release_held(&mut held).await;
-                }
                 return;
             }
+            _keep = held.connection.as_ref().map(Connection::keep);
+            // A button alone may be held for as long as the caller likes.
+            until = held.used.filter(|_| !held.keys.is_empty()).unwrap_or(now) + limit;
         }
     });
 }

@@ -29,11 +29,14 @@ pub(crate) use windows::{Window, Wish};
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 use x11rb::connection::{Connection as _, RequestConnection};
 use x11rb::errors::{ConnectionError, ReplyError, ReplyOrIdError};
@@ -49,6 +52,8 @@ use stream::Limited;
 
 /// Pieces of work on the connection at a time.
 const JOBS: usize = 8;
+/// Longest that the connection outlives the daemon's beginning to stop.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Events kept for whoever follows them; a follower that is later than that is told so.
 const EVENTS: usize = 4096;
 
@@ -120,7 +125,7 @@ impl Server {
         info!("connected to display {}", self.display());
         let (events, _) = broadcast::channel(EVENTS);
         let wire = Arc::new(wire);
-        let connection = Connection { wire, lane, events, news: Arc::default() };
+        let connection = Connection { wire, lane, events, news: Arc::default(), kept: TaskTracker::new() };
         self.shared.shutdown.spawn(connection.clone().read_events(self.shared.shutdown.clone()));
         *open = Some(connection.clone());
         Ok(connection)
@@ -142,6 +147,8 @@ pub(crate) struct Connection {
     events: broadcast::Sender<Arc<Event>>,
     /// Told after each piece of work: it may have read events that the socket will not tell of again.
     news: Arc<Notify>,
+    /// Those who have something to do when the daemon stops.
+    kept: TaskTracker,
 }
 
 impl std::fmt::Debug for Connection {
@@ -201,6 +208,12 @@ impl Connection {
         self.wire.lost.cancelled().await;
     }
 
+    /// Keeps the connection for a moment when the daemon stops, for as long as the value lives: what is held down is
+    /// still to be released then.
+    pub(crate) fn keep(&self) -> TaskTrackerToken {
+        self.kept.token()
+    }
+
     /// Whether two handles are of the same connection.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.wire, &other.wire)
@@ -214,7 +227,7 @@ impl Connection {
     /// Hands events out until the connection is lost or the daemon stops.
     #[expect(unsafe_code, reason = "tokio cannot see that the descriptor stays open")]
     async fn read_events(self, shutdown: Shutdown) {
-        let Self { wire, events, news, .. } = self;
+        let Self { wire, events, news, kept, .. } = self;
         // SAFETY: the descriptor is open, and the same, for as long as the `Wire` that `Readiness` holds.
         let readable =
             unsafe { AsyncFd::register_with_interest(Readiness(Arc::clone(&wire)), Interest::READABLE) };
@@ -222,7 +235,11 @@ impl Connection {
         while !wire.lost.is_cancelled() {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => wire.lose(),
+                () = shutdown.cancelled() => {
+                    kept.close();
+                    let _ = tokio::time::timeout(FAREWELL, kept.wait()).await;
+                    wire.lose();
+                }
                 () = news.notified() => {}
                 ready = readable.readable() => match ready {
                     // Before reading: what arrives from now on wakes us again.
