@@ -6,6 +6,10 @@
 pub(super) mod routes;
 mod wire;
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use super::Desktop;
 use super::x11::selection::{Content, Selection};
 use crate::error::Result;
@@ -23,7 +27,8 @@ impl Desktop {
         self.x11().await?.selection(selection, prefers_png).await
     }
 
-    /// Replaces what a selection holds. When this returns, other programs can have it.
+    /// Replaces what a selection holds. When this returns, other programs can have it; what it gives is told whenever one
+    /// has got it.
     ///
     /// # Errors
     /// Without a screen.
@@ -31,10 +36,11 @@ impl Desktop {
         &self,
         selection: Selection,
         content: Content,
-    ) -> Result<()> {
+    ) -> Result<Arc<Notify>> {
         let owned = self.x11().await?.own(selection, content).await?;
+        let taken = owned.taken();
         self.inner.shutdown.spawn(serve(owned, self.inner.shutdown.cancelled()));
-        Ok(())
+        Ok(taken)
     }
 }
 

@@ -101,6 +101,7 @@ impl Held {
 
 /// Mouse and keyboard while one request has them to itself.
 pub(in crate::desktop) struct Hand<'a> {
+    pub(super) desktop: Desktop,
     pub(super) connection: Connection,
     pub(super) held: &'a mut Held,
     /// Held by the piece of work that is under way: one whose caller has left still runs to its end.
@@ -109,14 +110,14 @@ pub(in crate::desktop) struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     /// Takes over what is left of an earlier connection.
-    async fn new(connection: Connection, held: &'a mut Held) -> Result<Hand<'a>> {
+    async fn new(desktop: &Desktop, connection: Connection, held: &'a mut Held) -> Result<Hand<'a>> {
         if held.connection.as_ref().is_some_and(|before| !before.is(&connection)) {
             // The server may be the same one, where keys stay down although who pressed them has gone.
             held.drop_all();
         }
         held.connection = Some(connection.clone());
         held.used = Some(Instant::now());
-        let mut hand = Self { connection, held, turn: Arc::default() };
+        let mut hand = Self { desktop: desktop.clone(), connection, held, turn: Arc::default() };
         hand.let_go().await?;
         Ok(hand)
     }
@@ -167,7 +168,7 @@ impl<'a> Hand<'a> {
             Action::Drag(action) => self.drag(action).await.map(Outcome::At),
             Action::Scroll(action) => self.scroll(action).await.map(|()| Outcome::Scrolled),
             Action::Button(action) => self.hold_button(action).await.map(Outcome::At),
-            Action::Type(text) => self.type_text(text).await.map(|()| Outcome::Done),
+            Action::Type(text) => self.enter(text).await.map(|()| Outcome::Done),
             Action::Key(chord) => self.press(chord).await.map(|()| Outcome::Done),
             Action::Hold(action) => self.hold_key(action).await.map(|()| Outcome::Done),
         };
@@ -213,7 +214,7 @@ where
     };
     let connection = desktop.x11().await?;
     let _keep = connection.keep();
-    let mut hand = Hand::new(connection, &mut held).await?;
+    let mut hand = Hand::new(&desktop, connection, &mut held).await?;
     let stopping = desktop.inner.shutdown.cancelled();
     let done = {
         let work = AssertUnwindSafe(work(&mut hand)).catch_unwind(); // what is held is written down in any case
@@ -236,14 +237,14 @@ where
 /// Releases every key and button, as before the desktop stops. Without a screen there is nothing to release.
 pub(in crate::desktop) async fn release(desktop: &Desktop) {
     let mut held = desktop.input().await;
-    release_held(&mut held).await;
+    release_held(desktop, &mut held).await;
 }
 
-async fn release_held(held: &mut Held) {
+async fn release_held(desktop: &Desktop, held: &mut Held) {
     held.drop_all();
     let connection = held.connection.take();
     if let Some(connection) = connection.filter(|connection| !connection.is_lost())
-        && let Err(error) = Hand::new(connection, held).await.map(drop)
+        && let Err(error) = Hand::new(desktop, connection, held).await.map(drop)
     {
         debug!("what was held could not be released: {error}");
     }
@@ -269,7 +270,7 @@ fn watch(desktop: &Desktop, held: &mut Held) {
             let limit = desktop.inner.settings.held_key_timeout;
             if !held.keys.is_empty() && held.used.is_none_or(|used| used + limit <= now) {
                 info!("released what was held for too long: {}", held.keys().collect::<Vec<_>>().join(", "));
-                release_held(&mut held).await;
+                release_held(&desktop, &mut held).await;
             }
             if held.keys.is_empty() && held.buttons.is_empty() {
                 held.watched = false;

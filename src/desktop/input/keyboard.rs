@@ -3,17 +3,18 @@
 //! Text is typed with the keys that the live map has for it, alone or with Shift. Characters that it has no such key
 //! for are lent to spare keys, as many at a time as there are, and the map is restored at the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::hand::{Hand, HeldKey, SETTLE};
 use super::keys::Modifier;
 use crate::desktop::x11::keymap::{KeyMap, LEVELS, Loan, Locks, Stroke, symbol};
+use crate::desktop::x11::selection::{Content, Selection};
 use crate::desktop::x11::{Failure, Wire};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Most characters of one request.
 const CHARACTERS: usize = 100_000;
@@ -21,6 +22,10 @@ const CHARACTERS: usize = 100_000;
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// Characters sent before we wait for the server: what it has not handed on yet, it keeps in memory.
 const PIECE: usize = 200;
+/// Longest wait for a program to take what is pasted.
+const PASTE: Duration = Duration::from_secs(2);
+/// Changes of the map from which on text counts as slow to type.
+const OFTEN: usize = 10;
 
 const RETURN: u32 = 0xff0d;
 const TAB: u32 = 0xff09;
@@ -31,6 +36,18 @@ const KEYPAD: std::ops::RangeInclusive<u32> = 0xff80..=0xffbd;
 pub(in crate::desktop) struct Text {
     symbols: Vec<Typed>,
     delay: Duration,
+    /// The text itself, when it may be pasted.
+    paste: Option<Paste>,
+}
+
+/// Another way than by keys.
+#[derive(Debug)]
+struct Paste {
+    text: String,
+    /// What makes the program paste.
+    chord: (u32, Vec<Modifier>),
+    /// Whether it is typed when it is short of characters that keys have to be lent for, and when no program takes it.
+    or_type: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +87,13 @@ impl Text {
             let limit = LONGEST.as_secs();
             return Err(Error::invalid(format!("text with this delay takes more than {limit} seconds")));
         }
-        Ok(Self { symbols, delay })
+        Ok(Self { symbols, delay, paste: None })
+    }
+
+    /// Pastes it with this chord instead of typing it; with `or_type` only when typing would take long.
+    #[must_use]
+    pub(super) fn pasted(self, text: String, chord: (u32, Vec<Modifier>), or_type: bool) -> Self {
+        Self { paste: Some(Paste { text, chord, or_type }), ..self }
     }
 }
 
@@ -98,7 +121,50 @@ pub(in crate::desktop) struct Hold {
 }
 
 impl Hand<'_> {
-    pub(super) async fn type_text(&mut self, text: Text) -> Result<()> {
+    /// Brings text to the program that has the focus, in the way that was asked for.
+    pub(super) async fn enter(&mut self, mut text: Text) -> Result<()> {
+        match text.paste.take() {
+            _ if text.symbols.is_empty() => Ok(()),
+            Some(paste) if !paste.or_type => self.paste(paste).await,
+            Some(paste) if self.takes_long(&text).await? => match self.paste(paste).await {
+                Err(error) if error.kind() == ErrorKind::Unprocessable => self.type_text(text).await,
+                done => done,
+            },
+            _ => self.type_text(text).await,
+        }
+    }
+
+    /// Whether typing would change the map often.
+    async fn takes_long(&self, text: &Text) -> Result<bool> {
+        let map = self.run(Wire::key_map).await?;
+        let known = map.characters(map.locks().plain());
+        let characters = text.symbols.iter().filter_map(|typed| match typed {
+            Typed::Character(character) if !known.contains_key(character) => Some(*character),
+            _ => None,
+        });
+        let missing = characters.collect::<HashSet<_>>().len();
+        Ok(missing > OFTEN * LEVELS * map.spare().count())
+    }
+
+    /// Puts text into the clipboard, presses a chord, waits until a program has taken it, and puts back what was there.
+    async fn paste(&mut self, paste: Paste) -> Result<()> {
+        let clipboard = Selection::Clipboard;
+        // What another program does not hand over cannot be put back.
+        let before = self.desktop.clipboard(clipboard, false).await.unwrap_or_default();
+        let taken = self.desktop.set_clipboard(clipboard, Content::Text(paste.text)).await?;
+        let (symbol, modifiers) = paste.chord;
+        self.press(Chord { symbol, modifiers, hold: Duration::ZERO }).await?;
+        let done = timeout(PASTE, taken.notified()).await;
+        sleep(SETTLE).await; // a program that keeps a history of the clipboard may have been the first
+        if let Some(before) = before {
+            self.desktop.set_clipboard(clipboard, before).await?;
+        }
+        let refused =
+            || Error::new(ErrorKind::Unprocessable, "no program has taken the text that was to be pasted");
+        done.map_err(|_| refused())
+    }
+
+    async fn type_text(&mut self, text: Text) -> Result<()> {
         if text.symbols.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! JSON of mouse and keyboard (contract `computer-use.md` 3, 4).
 //!
 //! Members that the contract does not have are ours, and optional: `coordinateSpace`, `relative`, `durationMs`,
-//! `holdMs`, `path`, `tabs`.
+//! `holdMs`, `path`, `tabs`, `method`, `pasteKeys`.
 
 use std::time::Duration;
 
@@ -318,12 +318,28 @@ pub(in crate::desktop) struct TypeRequest {
     delay: Option<i32>,
     /// Whether tabs in the text are typed as Tab; refused otherwise.
     tabs: Option<bool>,
+    /// `keys`, the default; `paste` through the clipboard, which is put back; `auto` pastes what would take long to type
+    /// and types it when no program takes it.
+    method: Option<String>,
+    /// What makes the program paste; `ctrl+v` by default.
+    #[serde(default, rename = "pasteKeys", alias = "pastekeys")]
+    #[schema(example = "ctrl+shift+v")]
+    paste_keys: Option<String>,
 }
 
 impl TypeRequest {
     fn check(self) -> Result<Action> {
         let delay = Duration::from_millis(self.delay.unwrap_or_default().max(0).unsigned_abs().into());
-        keyboard::Text::new(&self.text, delay, self.tabs.unwrap_or_default()).map(Action::Type)
+        let text = keyboard::Text::new(&self.text, delay, self.tabs.unwrap_or_default())?;
+        let chord = keys::hotkey(self.paste_keys.as_deref().unwrap_or("ctrl+v"))?;
+        Ok(Action::Type(match self.method.as_deref() {
+            None | Some("keys") => text,
+            Some("paste") => text.pasted(self.text, chord, false),
+            Some("auto") => text.pasted(self.text, chord, true),
+            Some(other) => {
+                return Err(Error::invalid(format!("method must be keys, paste or auto, not {other:?}")));
+            }
+        }))
     }
 }
 

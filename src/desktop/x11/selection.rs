@@ -3,9 +3,11 @@
 //! A selection has an owner, who hands its content out piece by piece to whoever asks. Content that is too large for
 //! one request goes in parts (INCR), each after the part before was taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 use x11rb::connection::Connection as _;
@@ -106,6 +108,8 @@ pub(crate) struct Owned {
     since: Timestamp,
     content: Content,
     transfers: Vec<Transfer>,
+    /// Told when a program has got the content.
+    taken: Arc<Notify>,
 }
 
 /// Content that goes to another program in parts.
@@ -145,6 +149,7 @@ impl Connection {
             since,
             content,
             transfers: Vec::new(),
+            taken: Arc::default(),
         })
     }
 
@@ -316,6 +321,11 @@ impl Wire {
 }
 
 impl Owned {
+    /// Is told each time that a program has got the content, whole.
+    pub(crate) fn taken(&self) -> Arc<Notify> {
+        Arc::clone(&self.taken)
+    }
+
     /// Hands the content out until someone else takes the selection, or the server has gone.
     pub(crate) async fn serve(mut self) {
         loop {
@@ -354,12 +364,14 @@ impl Owned {
         let (content, since) = (self.content.clone(), self.since);
         let transfer = self.connection.run(move |wire| {
             let handed = hand_over(wire, &content, since, event.requestor, event.target, property);
+            let is_content = content.targets(wire)?.contains(&event.target);
             let (transfer, property) = match handed {
                 Ok(Some(transfer)) => (transfer, property),
                 Ok(None) => (None, NONE),
                 Err(error @ Failure::Lost(_)) => return Err(error),
                 Err(_refused) => (None, NONE),
             };
+            let is_taken = is_content && property != NONE && transfer.is_none();
             let reply = SelectionNotifyEvent {
                 response_type: SELECTION_NOTIFY_EVENT,
                 sequence: 0,
@@ -371,9 +383,13 @@ impl Owned {
             };
             wire.x.send_event(false, event.requestor, EventMask::NO_EVENT, reply)?.ignore_error();
             wire.x.flush()?;
-            Ok(transfer)
+            Ok((transfer, is_taken))
         });
-        if let Some(transfer) = transfer.await? {
+        let (transfer, is_taken) = transfer.await?;
+        if is_taken {
+            self.taken.notify_one();
+        }
+        if let Some(transfer) = transfer {
             self.transfers.retain(|other| (other.to, other.property) != (transfer.to, transfer.property));
             if self.transfers.len() >= TRANSFERS {
                 self.transfers.remove(0);
@@ -391,6 +407,7 @@ impl Owned {
         let (part, kind) = (transfer.rest.split_to(transfer.rest.len().min(PART)), transfer.kind);
         if part.is_empty() {
             self.transfers.remove(index);
+            self.taken.notify_one();
         }
         let put = move |wire: &Wire| {
             Ok(wire.x.change_property8(PropMode::REPLACE, to, property, kind, &part)?.check()?)

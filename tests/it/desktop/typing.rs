@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Changes, Client, Daemon, Display, make_fifo, within};
+use crate::support::{Changes, Client, Daemon, Display, Recorder, make_fifo, within};
 
 /// What the issue that asked for this has, and every character of ASCII.
 fn sample() -> String {
@@ -142,6 +142,36 @@ async fn an_editor_gets_every_character() {
     client.post("/computeruse/keyboard/type").json(json!({"text": text, "tabs": true})).ok().await;
     client.post("/computeruse/keyboard/hotkey").json(json!({"keys": "ctrl+s"})).ok().await;
     saved(&mut changes, &directory.path().join("note.txt"), &text).await;
+}
+
+#[tokio::test]
+async fn text_is_pasted_on_request_and_the_clipboard_put_back() {
+    let directory = TempDir::new().unwrap();
+    let mut display = Display::start("1024x768x24");
+    let daemon = display.daemon().await;
+    let client = daemon.client();
+    display.manage(directory.path()).await;
+    std::fs::write(directory.path().join("note.txt"), "").unwrap();
+    display.open("mousepad", &["--disable-server", "note.txt"], directory.path(), "note.txt").await;
+    client.put("/computeruse/clipboard").json(json!({"text": "mine"})).ok().await;
+    let keyboard = display.keyboard();
+    let many: String = (0x4e00..0x4e00 + 3000).filter_map(char::from_u32).collect();
+    let mut changes = Changes::of(directory.path());
+    for (method, text) in [("paste", "héllo 世界 🙂\n"), ("auto", many.as_str()), ("auto", "é typed\n")]
+    {
+        client.post("/computeruse/keyboard/type").json(json!({"text": text, "method": method})).ok().await;
+    }
+    assert_eq!(client.get("/computeruse/clipboard").ok().await.json()["text"], "mine");
+    assert_eq!(display.keyboard(), keyboard);
+    client.post("/computeruse/keyboard/hotkey").json(json!({"keys": "ctrl+s"})).ok().await;
+    let text = format!("héllo 世界 🙂\n{many}é typed\n");
+    saved(&mut changes, &directory.path().join("note.txt"), &text).await;
+    // A window that takes nothing.
+    let _window = Recorder::show(&display, 0, 0, 1024, 768).await;
+    let body = json!({"text": "lost", "method": "paste", "pasteKeys": "f9"});
+    let call = client.post("/computeruse/keyboard/type").json(body);
+    call.fails(422, "UNPROCESSABLE_ENTITY").await;
+    assert_eq!(client.get("/computeruse/clipboard").ok().await.json()["text"], "mine");
 }
 
 async fn saved(changes: &mut Changes, path: &Path, text: &str) {
