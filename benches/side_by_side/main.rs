@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
 mod desktop;
+mod desktop_life;
 mod files;
 mod process;
 mod start;
@@ -34,6 +35,7 @@ fn main() {
         ("screenshot", desktop::screenshot),
         ("input", desktop::input),
         ("typing", desktop::typing),
+        ("desktop", desktop_life::desktop),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 use super::input::{self, Held};
 use super::parts::Kind;
@@ -19,6 +20,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{Environment, Supervisor};
+
+/// Longest wait for input that is under way when the desktop is stopped.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// The desktop; a cheap handle.
 #[derive(Debug, Clone)]
@@ -152,7 +156,8 @@ impl Desktop {
         self.check_available().await?;
         let desktop = self.clone();
         self.to_its_end(async move {
-            input::release(&desktop).await;
+            // Text that is still being typed does not hold a stop up: it fails with the connection.
+            let _ = timeout(RELEASE, input::release(&desktop)).await;
             desktop.processes().stop().await;
             Ok(())
         })
@@ -185,7 +190,7 @@ impl Desktop {
             display: self.inner.settings.display.clone(),
             window_manager: manager.map(|manager| manager.name),
             owns_display: processes.owns_screen(),
-            held: self.input().await.keys().map(str::to_owned).collect(),
+            held: self.inner.input.try_lock().ok().map(|held| held.keys().map(str::to_owned).collect()),
             reasons: Kind::ALL.into_iter().filter_map(reason).collect(),
         }
     }

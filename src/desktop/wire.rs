@@ -72,8 +72,8 @@ pub(super) struct StatusDetail {
     pub(super) window_manager: Option<String>,
     /// Whether the X server was started by this daemon.
     pub(super) owns_display: bool,
-    /// Keys that requests hold down.
-    pub(super) held: Vec<String>,
+    /// Keys that requests hold down; null while a request uses mouse and keyboard.
+    pub(super) held: Option<Vec<String>>,
     /// Why processes do not run, by their names.
     pub(super) reasons: BTreeMap<&'static str, String>,
 }

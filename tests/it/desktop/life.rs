@@ -26,7 +26,7 @@ async fn desktop_with(programs: &[&str]) -> Desktop {
     let (display, vnc_port, live_view_port) = (free_display(), free_port(), free_port());
     let path = std::env::var("PATH").unwrap();
     let daemon = Daemon::start_with(|command| {
-        let bin = std::env::temp_dir().join(format!("toolboxd-test-bin{display}"));
+        let bin = std::env::temp_dir().join(format!("toolboxd-test-bin{}", &display[1..]));
         let _ = std::fs::remove_dir_all(&bin);
         std::fs::create_dir(&bin).unwrap();
         for program in programs.iter().chain(&THEIRS) {
@@ -49,8 +49,9 @@ async fn desktop_with(programs: &[&str]) -> Desktop {
 
 impl Drop for Desktop {
     fn drop(&mut self) {
-        let _ =
-            std::fs::remove_dir_all(std::env::temp_dir().join(format!("toolboxd-test-bin{}", self.display)));
+        let _ = std::fs::remove_dir_all(
+            std::env::temp_dir().join(format!("toolboxd-test-bin{}", &self.display[1..])),
+        );
     }
 }
 
