@@ -164,7 +164,7 @@ pub(super) fn hotkey(text: &str) -> Result<(u32, Vec<Modifier>)> {
     let (last, before) = tokens.split_last().expect("split gives one at least");
     if let Some(main) =
         before.iter().find(|token| Modifier::named(&normal(token)).is_none() && key(token).is_ok())
-        && !named(&normal(main)).is_some_and(|symbol| Modifier::of(symbol).is_some())
+        && named(&normal(main)).is_none_or(|symbol| Modifier::of(symbol).is_none())
     {
         return Err(refused(format!("{main:?} is no modifier, and only the last key may be none")));
     }

@@ -161,7 +161,7 @@ impl Connection {
         let mut events = self.events();
         let window = self.run(Wire::hidden_window).await?;
         let taken = take(self, &mut events, window, selection, prefers_png).await;
-        let _ = self.run(move |wire| Ok(wire.x.destroy_window(window)?.ignore_error())).await;
+        let _ = self.run(move |wire| wire.forget_window(window)).await;
         taken
     }
 }
@@ -309,6 +309,12 @@ impl Wire {
         Ok(window)
     }
 
+    /// Gives a window up, which may have gone already.
+    fn forget_window(&self, window: Window) -> Result<(), Failure> {
+        self.x.destroy_window(window)?.ignore_error();
+        Ok(())
+    }
+
     /// A property with its type, which is removed: that asks for the next part where it has parts.
     fn taken(&self, window: Window, property: Atom) -> Result<(Atom, Vec<u8>), Failure> {
         let most = u32::try_from(LARGEST / 4).unwrap_or(u32::MAX);
@@ -355,7 +361,7 @@ impl Owned {
             }
         }
         let window = self.window;
-        let _ = self.connection.run(move |wire| Ok(wire.x.destroy_window(window)?.ignore_error())).await;
+        let _ = self.connection.run(move |wire| wire.forget_window(window)).await;
     }
 
     async fn answer(&mut self, event: SelectionRequestEvent) -> Result<()> {

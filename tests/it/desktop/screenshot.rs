@@ -58,7 +58,7 @@ impl Picture {
 
 /// A colour for each pixel: smooth, with hard edges, as a screen has.
 fn colour(x: usize, y: usize) -> [u8; 3] {
-    if (x / 40 + y / 30) % 5 == 0 {
+    if (x / 40 + y / 30).is_multiple_of(5) {
         [250, 20, 60]
     } else {
         [(x / 3) as u8, (y / 3) as u8, ((x + y) / 6) as u8]
