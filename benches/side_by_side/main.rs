@@ -10,7 +10,9 @@
 mod desktop;
 mod desktop_life;
 mod files;
+mod ports;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -29,6 +31,7 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
@@ -36,6 +39,7 @@ fn main() {
         ("input", desktop::input),
         ("typing", desktop::typing),
         ("desktop", desktop_life::desktop),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);
