@@ -32,10 +32,10 @@ fn main() {
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
+        ("desktop", desktop_life::desktop),
         ("screenshot", desktop::screenshot),
         ("input", desktop::input),
         ("typing", desktop::typing),
-        ("desktop", desktop_life::desktop),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

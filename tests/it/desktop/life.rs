@@ -310,8 +310,11 @@ async fn a_display_that_is_there_is_used_as_it_is() {
     let home = tempfile::tempdir().unwrap();
     display.manage(home.path()).await;
     let (vnc, live_view) = (free_port().to_string(), free_port().to_string());
-    let daemon =
-        display.daemon_with(|command| drop(command.env("VNC_PORT", vnc).env("NO_VNC_PORT", live_view))).await;
+    let daemon = display
+        .daemon_with(|command| {
+            command.env("VNC_PORT", vnc).env("NO_VNC_PORT", live_view);
+        })
+        .await;
     let client = daemon.client();
     assert_eq!(client.get("/computeruse/status").ok().await.json()["status"], "inactive");
     client.post("/computeruse/mouse/move").json(json!({"x": 1, "y": 2})).ok().await;
