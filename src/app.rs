@@ -9,8 +9,11 @@ use crate::files::Files;
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
+use crate::platform::sockets::OwnPorts;
 use crate::platform::telemetry::Telemetry;
+use crate::ports::Ports;
 use crate::process::exec::Exec;
+use crate::process::pty::Ptys;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
 use crate::supervisor::{Environment, Shells, Supervisor};
@@ -23,12 +26,18 @@ pub struct App {
     pub system: System,
     /// The file system.
     pub files: Files,
+    /// What listens, and the way to it.
+    pub ports: Ports,
+    /// Ports that the daemon itself listens on.
+    pub own_ports: OwnPorts,
     /// Commands with collected output.
     pub exec: Exec,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
     /// The screen and what is done on it.
     pub desktop: Desktop,
+    /// Interactive terminals.
+    pub ptys: Ptys,
     /// Where traces and logs go.
     pub telemetry: Telemetry,
     /// For what outlives a request.
@@ -56,7 +65,8 @@ impl App {
         shutdown.spawn(supervisor.clone().stop_all());
         let shells = Shells::new(environment.clone());
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
-        let passes = Passes::new();
+        let (passes, own_ports) = (Passes::new(), OwnPorts::default());
+        let connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             desktop: Desktop::new(
@@ -65,7 +75,10 @@ impl App {
                 environment.clone(),
                 shutdown.clone(),
             ),
+            ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
+            own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            ptys: Ptys::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,
                 shells,

@@ -30,6 +30,29 @@ pub struct Config {
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub entrypoint: Vec<OsString>,
 
+    /// Ask the daemon that serves at this address whether it answers, then exit with 0 or 1: an image's health check.
+    #[arg(long)]
+    pub health: bool,
+
+    /// Copy this program to a file, atomically, and exit: for images that have nothing else to copy it with.
+    #[arg(long, value_name = "FILE")]
+    pub install: Option<PathBuf>,
+
+    /// The kernel of a microVM starts the daemon as pid 1: mount what is missing of /proc, /sys, /dev, /run and /tmp, and
+    /// restart the machine, which ends it, when the daemon has ended.
+    #[arg(
+        long,
+        env = "TOOLBOXD_MICROVM",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set
+    )]
+    pub microvm: bool,
+
     /// Address to serve the API on. Default: all interfaces, IPv4 and IPv6; stand-alone 127.0.0.1:2280.
     #[arg(long, env = "TOOLBOXD_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
@@ -127,6 +150,16 @@ pub struct Config {
     )]
     pub max_output: ByteSize,
 
+    /// Output kept of one terminal, in memory, for viewers that are slow or come back; of more, the oldest is dropped.
+    #[arg(
+        long,
+        env = "TOOLBOXD_TERMINAL_SCROLLBACK",
+        value_name = "SIZE",
+        default_value = "2MiB",
+        value_parser = size_of_a_mebibyte_or_more
+    )]
+    pub terminal_scrollback: ByteSize,
+
     /// Give new files and directories that root writes the owner of the directory they are in.
     #[arg(
         long,
@@ -144,6 +177,11 @@ pub struct Config {
     /// Who may call /init and /env.
     #[arg(long, env = "TOOLBOXD_CONTROL_FROM", value_name = "WHO", default_value = "anyone")]
     pub control_from: ControlFrom,
+
+    /// Form of the preview links that SDKs get from a stand-alone daemon: a path of its own address, which every program
+    /// can fetch, or a host name below localhost, which browsers know and which apps with absolute paths need.
+    #[arg(long, env = "TOOLBOXD_PREVIEW_LINKS", value_name = "FORM", default_value = "path")]
+    pub preview_links: PreviewLinks,
 
     /// Directory that screen recordings go to. Default: .daytona/recordings in the home directory.
     #[arg(long, env = "TOOLBOXD_RECORDINGS_DIR", value_name = "DIRECTORY")]
@@ -251,6 +289,15 @@ pub enum ControlFrom {
     Anyone,
     /// Not connections from inside the sandbox, over loopback.
     Outside,
+}
+
+/// Form of preview links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PreviewLinks {
+    /// `http://127.0.0.1:2280/proxy/3000`
+    Path,
+    /// `http://3000-box.localhost:2280`
+    Host,
 }
 
 /// Lowest level of messages in the log.
@@ -456,14 +503,14 @@ impl Config {
     /// Where to listen: what was asked for, else the default of the way it runs. A second address is for machines
     /// without IPv6.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
-        match self.listen {
-            Some(address) => vec![address],
-            None if self.is_stand_alone() => vec![(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT).into()],
-            None => vec![
-                (IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT).into(),
-                (IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT).into(),
-            ],
-        }
+        let address = self.listen.unwrap_or_else(|| {
+            let ip: IpAddr =
+                if self.is_stand_alone() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            (ip, PORT).into()
+        });
+        let is_everything = address.is_ipv6() && address.ip().is_unspecified();
+        let second = is_everything.then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into());
+        std::iter::once(address).chain(second).collect()
     }
 }
 

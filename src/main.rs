@@ -1,5 +1,8 @@
 //! Become init when pid 1; read the settings, start logging, run, turn the result into an exit code.
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +10,11 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use toolboxd::app::App;
 use toolboxd::config::Config;
-use toolboxd::platform::init;
+use toolboxd::platform::paths::Owner;
+use toolboxd::platform::replacement::Replacement;
 use toolboxd::platform::shutdown::Shutdown;
 use toolboxd::platform::telemetry::{self, Telemetry};
+use toolboxd::platform::{init, microvm};
 use toolboxd::process::session;
 use toolboxd::server::{self, Access, router::Api};
 use tracing::{error, info};
@@ -30,8 +35,20 @@ fn main() -> ExitCode {
     if let Some(follow) = config.prints_entrypoint() {
         return print_entrypoint(&config, follow);
     }
+    if config.health {
+        return exit_code(server::health::check(&config.listen_addresses()));
+    }
+    if let Some(target) = &config.install {
+        return exit_code(install(target));
+    }
+    if config.microvm {
+        microvm::set_up();
+    }
     // Before any thread exists: from here on, pid 1 is another, tiny process.
     if let init::Role::Init(code) = init::split() {
+        if config.microvm {
+            microvm::end();
+        }
         return code;
     }
     let log = match telemetry::start_log(&config) {
@@ -52,7 +69,20 @@ fn main() -> ExitCode {
 
 fn print_entrypoint(config: &Config, follow: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(session::print(config, follow))) {
+    exit_code(runtime.and_then(|runtime| runtime.block_on(session::print(config, follow))))
+}
+
+/// Copies this program, so that `target` is never there half.
+fn install(target: &Path) -> std::io::Result<()> {
+    let mut program = File::open("/proc/self/exe")?;
+    let mut copy = Replacement::begin(target, Owner::Own, None)?;
+    std::io::copy(&mut program, &mut copy)?;
+    copy.commit()?;
+    std::fs::set_permissions(target, Permissions::from_mode(0o755))
+}
+
+fn exit_code(result: std::io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("toolboxd: {error}");
@@ -82,6 +112,7 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> std::io::Result<ExitCo
     }
     let listener = server::bind(&config.listen_addresses())?;
     let address = listener.local_addr()?;
+    app.own_ports.set_api(address.port());
     let (access, made) = Access::new(config, address, app.passes.clone());
     let access = Arc::new(access);
     let api = Api::new(&app, Arc::clone(&access), config.docs);

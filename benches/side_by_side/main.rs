@@ -10,7 +10,9 @@
 mod desktop;
 mod desktop_life;
 mod files;
+mod ports;
 mod process;
+mod pty;
 mod start;
 mod support;
 
@@ -29,13 +31,15 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),
         ("find", files::find),
-        ("desktop", desktop_life::desktop),
         ("screenshot", desktop::screenshot),
         ("input", desktop::input),
         ("typing", desktop::typing),
+        ("desktop", desktop_life::desktop),
+        ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");
     let _ = fs::remove_dir_all(&directory);

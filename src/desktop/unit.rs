@@ -221,7 +221,7 @@ impl<P: Part> Keeping<P> {
                 Ended::Stopped => return,
                 Ended::Nothing => {
                     self.state.send_replace(State::Absent);
-                    return self.stopped().await;
+                    return; // the next start looks again
                 }
                 Ended::Failed(reason) if !was_ready => {
                     warn!("{name} did not start: {reason}");

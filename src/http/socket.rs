@@ -14,7 +14,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -25,9 +26,11 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
+use tungstenite::error::ProtocolError;
 
 use super::client::VERSION_SUBPROTOCOL;
 use crate::error::{Error, Result};
@@ -38,7 +41,7 @@ pub use axum::extract::ws::Utf8Bytes;
 /// Largest payload to put into one frame, in bytes: common clients give up on frames of a few megabytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 
-/// Largest message taken from a peer, in bytes.
+/// Largest message taken from a peer, in bytes, unless an endpoint has its own limit.
 const MAX_RECEIVED: usize = 16 * 1024 * 1024;
 /// Messages that wait for the endpoint; the reader stops when there are more.
 const RECEIVED: usize = 4;
@@ -56,42 +59,84 @@ const CLOSING: Duration = Duration::from_secs(5);
 const REASON_BYTES: usize = 123;
 
 /// Offered by clients that want a terminal's exit as a message.
-const EXIT_CONTROL_SUBPROTOCOL: &str = "X-Daytona-Pty-Exit-Control";
+pub const EXIT_CONTROL_SUBPROTOCOL: &str = "X-Daytona-Pty-Exit-Control";
 /// Carries a terminal's environment.
-const ENVS_SUBPROTOCOL: &str = "X-Daytona-Pty-Envs~";
+pub const ENVS_SUBPROTOCOL: &str = "X-Daytona-Pty-Envs~";
 
 /// A request for a WebSocket, with a valid handshake. As an `Option` it is absent when the request is a plain one.
 /// Everything that can fail with a status is checked before [`Upgrade::serve`].
 #[derive(Debug)]
 pub struct Upgrade {
     inner: WebSocketUpgrade,
+    hold: Hold,
+    greeting: Option<Utf8Bytes>,
+    max_message: usize,
+}
+
+/// Keeps the reply to an upgrade back until the greeting that leaves with it. The server puts one into each request.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Arc<AtomicBool>);
+
+impl Hold {
+    /// What is written is kept from now on.
+    pub fn on(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// The next write takes along what was kept.
+    pub fn off(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    /// Whether to keep what is written.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Upgrade {
+    /// The first message, which leaves in the same write as the reply to the handshake.
+    #[must_use]
+    pub fn greeting(self, text: impl Into<Utf8Bytes>) -> Self {
+        Self { greeting: Some(text.into()), ..self }
+    }
+
+    /// Largest message taken from the peer, in bytes; a larger one closes the socket with 1009.
+    #[must_use]
+    pub fn max_message(self, bytes: usize) -> Self {
+        Self { max_message: bytes, ..self }
+    }
+
     /// Answers with the upgrade and runs `endpoint` on the socket; what it returns is sent as the close.
     ///
-    /// The endpoint ends when [`Receiver::recv`] gives none or a send of [`Sender`] fails: the peer has left then. It
-    /// is dropped when the daemon stops, which closes with [`Close::AWAY`], and when the peer breaks the protocol; the
-    /// daemon waits for the closing.
+    /// The endpoint ends when [`Receiver::recv`] gives none or a send of [`Sender`] fails: the peer has left then, and
+    /// what it sent before still comes out of the receiver. The endpoint is dropped when the daemon stops, which closes
+    /// with [`Close::AWAY`], and when the peer breaks the protocol; the daemon waits for the closing.
     pub fn serve<E, F>(self, shutdown: &Shutdown, endpoint: E) -> Response
     where
         E: FnOnce(Sender, Receiver) -> F + Send + 'static,
         F: Future<Output = Close> + Send + 'static,
     {
+        let Self { inner, hold, greeting, max_message } = self;
+        if greeting.is_some() {
+            hold.on();
+        }
         let (give, take) = oneshot::channel::<WebSocket>();
         let stop = shutdown.cancelled();
         // Tracked from now on: between the reply and the upgrade nothing else may hold the daemon up.
         let served = shutdown.track(
             async move {
                 if let Ok(socket) = take.await {
-                    drive(socket, stop, endpoint).await;
+                    hold.off();
+                    let greeting = greeting.map(Message::Text);
+                    drive(socket, greeting, max_message, stop, endpoint).await;
                 }
             }
             .in_current_span(),
         );
-        self.inner
-            .max_message_size(MAX_RECEIVED)
-            .max_frame_size(MAX_RECEIVED)
+        inner
+            .max_message_size(max_message)
+            .max_frame_size(max_message)
             .read_buffer_size(MAX_FRAME)
             .write_buffer_size(MAX_FRAME)
             .on_failed_upgrade(|error| debug!(%error, "a connection was not upgraded"))
@@ -116,7 +161,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         if let Some(protocol) = subprotocol(&parts.headers) {
             inner.set_selected_protocol(protocol);
         }
-        Ok(Self { inner })
+        let hold = parts.extensions.get::<Hold>().cloned().unwrap_or_default();
+        Ok(Self { inner, hold, greeting: None, max_message: MAX_RECEIVED })
     }
 }
 
@@ -261,19 +307,28 @@ impl Receiver {
 }
 
 /// Runs an endpoint on a socket until one of endpoint, peer and daemon ends it.
-async fn drive<W, E, F>(socket: W, stop: impl Future<Output = ()>, endpoint: E)
-where
+async fn drive<W, E, F>(
+    socket: W,
+    greeting: Option<Message>,
+    max_message: usize,
+    stop: impl Future<Output = ()>,
+    endpoint: E,
+) where
     W: Stream<Item = Result<Message, axum::Error>> + Sink<Message>,
     E: FnOnce(Sender, Receiver) -> F,
     F: Future<Output = Close>,
 {
-    let (sink, stream) = socket.split();
+    let (mut sink, stream) = socket.split();
+    if let Some(greeting) = greeting {
+        // Before anything else is written. One that fails is noticed below.
+        let _ = timeout(CLOSING, sink.send(greeting)).await;
+    }
     let (frames, received) = mpsc::channel(RECEIVED);
     let (messages, queue) = mpsc::channel(SENT);
     let (unanswered, left) = (AtomicU32::new(0), CancellationToken::new());
-    let mut reader = pin!(read(stream, frames, &unanswered, &left));
+    let mut reader = pin!(read(stream, frames, max_message, &unanswered, &left));
     let mut writer = pin!(write(sink, queue, &unanswered, &left));
-    let (mut is_reading, mut is_writing) = (true, true);
+    let (mut is_reading, mut is_writing, mut read_until) = (true, true, None);
     let close = {
         let mut endpoint = pin!(endpoint(Sender { queue: messages.clone() }, Receiver { queue: received }));
         let mut stop = pin!(stop);
@@ -288,18 +343,23 @@ where
                         None => left.cancel(),
                     }
                 }
-                () = &mut writer, if is_writing => {
+                end = &mut writer, if is_writing => {
                     is_writing = false;
-                    left.cancel();
+                    match end {
+                        // What the peer sent before it left may not be read yet.
+                        WriteEnd::Broken if is_reading => read_until = Some(Instant::now() + CLOSING),
+                        WriteEnd::Broken | WriteEnd::Done => left.cancel(),
+                    }
                 }
+                () = until(read_until), if is_reading => left.cancel(),
             }
         }
     };
     let closing = async {
         if is_writing {
             tokio::select! {
-                _ = messages.send(close.into()) => writer.await,
-                () = &mut writer => {}
+                _ = messages.send(close.into()) => drop(writer.await),
+                _ = &mut writer => {}
             }
         }
         if is_reading {
@@ -311,10 +371,18 @@ where
     }
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Passes frames on until the peer has left; gives the close that a fault of the peer's asks for.
 async fn read(
     mut stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
     frames: mpsc::Sender<Frame>,
+    max_message: usize,
     unanswered: &AtomicU32,
     left: &CancellationToken,
 ) -> Option<Close> {
@@ -329,22 +397,33 @@ async fn read(
             Ok(Message::Binary(bytes)) => Frame::Binary(bytes),
             Ok(Message::Ping(_) | Message::Pong(_)) => continue, // answered by the protocol's own layer
             Ok(Message::Close(_)) => return None,
-            Err(error) => return fault(error),
+            Err(error) => return fault(error, max_message),
         };
         let _ = frames.send(frame).await; // an endpoint that has ended wants no more: read on for the close
     }
 }
 
-fn fault(error: axum::Error) -> Option<Close> {
+fn fault(error: axum::Error, max_message: usize) -> Option<Close> {
     debug!(%error, "a socket failed");
     match *error.into_inner().downcast::<tungstenite::Error>().ok()? {
         tungstenite::Error::Capacity(_) => {
-            Some(Close::too_big(format!("messages may have {MAX_RECEIVED} bytes")))
+            Some(Close::too_big(format!("messages may have {max_message} bytes")))
         }
         tungstenite::Error::Utf8(_) => Some(Close::new(1007, "text is UTF-8")),
+        // It has left without a word: nobody is there to be told.
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         tungstenite::Error::Protocol(error) => Some(Close::new(1002, error.to_string())),
         _ => None, // nothing can be sent any more
     }
+}
+
+/// Why nothing more is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteEnd {
+    /// A close was sent, nobody wants to send any more, or the peer has gone silent.
+    Done,
+    /// The connection takes nothing any more.
+    Broken,
 }
 
 /// Sends what is queued, and pings, until a close was sent or the peer has left.
@@ -353,44 +432,64 @@ async fn write(
     mut queue: mpsc::Receiver<Message>,
     unanswered: &AtomicU32,
     left: &CancellationToken,
-) {
-    tokio::select! {
-        _ = pump(&mut sink, &mut queue, unanswered) => {}
-        () = left.cancelled() => {}
-    }
+) -> WriteEnd {
+    let end = tokio::select! {
+        end = pump(&mut sink, &mut queue, unanswered) => end,
+        () = left.cancelled() => WriteEnd::Done,
+    };
     drop(queue); // whoever sends learns now that nobody listens
-    let _ = timeout(CLOSING, sink.flush()).await; // the answer to a peer's close may be waiting
+    if end == WriteEnd::Done {
+        let _ = timeout(CLOSING, sink.flush()).await; // the answer to a peer's close may be waiting
+    }
+    end
 }
 
-/// What ends the writer is told apart nowhere: each means that nothing more will be sent.
 async fn pump(
     sink: &mut (impl Sink<Message> + Unpin),
     queue: &mut mpsc::Receiver<Message>,
     unanswered: &AtomicU32,
-) -> Option<()> {
+) -> WriteEnd {
     let mut pings = interval_at(Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut next = Some(tokio::select! {
-            message = queue.recv() => message?,
+        let message = tokio::select! {
+            message = queue.recv() => message,
             _ = pings.tick() => {
                 if unanswered.fetch_add(1, Ordering::Relaxed) >= UNANSWERED {
                     debug!("a peer has gone silent");
-                    return None;
+                    return WriteEnd::Done;
                 }
-                Message::Ping(Bytes::new())
+                Some(Message::Ping(Bytes::new()))
             }
-        });
-        let mut is_last = false;
+        };
+        if message.is_none() {
+            return WriteEnd::Done;
+        }
+        let (mut next, mut is_last) = (message, false);
         // One flush for all that is there: small messages share a packet.
         while let Some(message) = next {
             is_last |= matches!(message, Message::Close(_));
-            timeout(STALLED, sink.feed(message)).await.ok()?.ok()?;
+            if let Some(end) = failed(timeout(STALLED, sink.feed(message)).await) {
+                return end;
+            }
             next = queue.try_recv().ok();
         }
-        timeout(STALLED, sink.flush()).await.ok()?.ok()?;
+        if let Some(end) = failed(timeout(STALLED, sink.flush()).await) {
+            return end;
+        }
         if is_last {
-            return None;
+            return WriteEnd::Done;
+        }
+    }
+}
+
+fn failed<E>(sent: Result<Result<(), E>, Elapsed>) -> Option<WriteEnd> {
+    match sent {
+        Ok(Ok(())) => None,
+        Ok(Err(_)) => Some(WriteEnd::Broken),
+        Err(_) => {
+            debug!("a peer takes nothing");
+            Some(WriteEnd::Done)
         }
     }
 }
@@ -444,12 +543,12 @@ mod tests {
 
     /// A socket whose peer is the test: what it says comes in, what it is told goes out, one message at a time.
     struct Fake {
-        incoming: mpsc::UnboundedReceiver<Message>,
+        incoming: mpsc::UnboundedReceiver<Result<Message, axum::Error>>,
         outgoing: PollSender<Message>,
     }
 
     struct Peer {
-        say: mpsc::UnboundedSender<Message>,
+        say: mpsc::UnboundedSender<Result<Message, axum::Error>>,
         told: mpsc::Receiver<Message>,
     }
 
@@ -463,7 +562,7 @@ mod tests {
         type Item = Result<Message, axum::Error>;
 
         fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            self.incoming.poll_recv(context).map(|message| message.map(Ok))
+            self.incoming.poll_recv(context)
         }
     }
 
@@ -509,27 +608,42 @@ mod tests {
     async fn frames_go_both_ways_and_the_endpoint_has_the_last_word() {
         let (fake, mut peer) = socket();
         let messages = [text("a"), Message::Binary(Bytes::from_static(b"\xff")), text("bye")];
-        messages.iter().for_each(|message| peer.say.send(message.clone()).unwrap());
+        messages.iter().for_each(|message| peer.say.send(Ok(message.clone())).unwrap());
         let told = async {
             let mut told = Vec::new();
             while let Some(message) = peer.told.recv().await {
                 if matches!(message, Message::Close(_)) {
-                    peer.say.send(message.clone()).unwrap();
+                    peer.say.send(Ok(message.clone())).unwrap();
                 }
                 told.push(message);
             }
             told
         };
-        let ((), told) = tokio::join!(drive(fake, std::future::pending(), echo), told);
+        let ((), told) = tokio::join!(drive(fake, None, 9, std::future::pending(), echo), told);
         assert_eq!(told[..2], messages[..2]);
         assert_eq!(told[2..], [Message::from(Close::new(4000, "bye"))]);
+    }
+
+    #[tokio::test]
+    async fn the_greeting_comes_first() {
+        let (fake, mut peer) = socket();
+        peer.say.send(Ok(text("bye"))).unwrap();
+        let told = async {
+            let told = (peer.told.recv().await, peer.told.recv().await);
+            drop(peer.say);
+            told
+        };
+        let greeting = Some(text("welcome"));
+        let (told, ()) = tokio::join!(told, drive(fake, greeting, 9, std::future::pending(), echo));
+        assert_eq!(told, (Some(text("welcome")), Some(Message::from(Close::new(4000, "bye")))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_the_daemon_is_told_and_not_held_up_by_the_peer() {
         let (fake, mut peer) = socket();
         let began = Instant::now();
-        let (take_message, _) = tokio::join!(peer.told.recv(), drive(fake, std::future::ready(()), echo));
+        let (take_message, _) =
+            tokio::join!(peer.told.recv(), drive(fake, None, 9, std::future::ready(()), echo));
         assert_eq!(take_message, Some(Close::AWAY.into()));
         assert_eq!(began.elapsed(), CLOSING);
     }
@@ -543,11 +657,11 @@ mod tests {
                 assert_eq!(message, Message::Ping(Bytes::new()));
                 pings += 1;
                 if pings == 1 {
-                    peer.say.send(Message::Pong(Bytes::new())).unwrap();
+                    peer.say.send(Ok(Message::Pong(Bytes::new()))).unwrap();
                 }
             }
         };
-        tokio::join!(drive(fake, std::future::pending(), echo), peer);
+        tokio::join!(drive(fake, None, 9, std::future::pending(), echo), peer);
         assert_eq!(pings, 1 + UNANSWERED);
         assert_eq!(began.elapsed(), PING * (2 + UNANSWERED));
     }
@@ -564,8 +678,35 @@ mod tests {
             sender.left().await;
             Close::NORMAL
         };
-        peer.say.send(text("last")).unwrap();
-        peer.say.send(Message::Close(None)).unwrap();
-        drive(fake, std::future::pending(), endpoint).await; // `peer.told` is never read
+        peer.say.send(Ok(text("last"))).unwrap();
+        peer.say.send(Ok(Message::Close(None))).unwrap();
+        drive(fake, None, 9, std::future::pending(), endpoint).await; // `peer.told` is never read
+    }
+
+    /// As tungstenite tells a connection that ended without a close.
+    fn reset() -> axum::Error {
+        axum::Error::new(tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_sent_before_it_vanished_is_received() {
+        let (fake, peer) = socket();
+        let told = std::sync::Mutex::new(Vec::new());
+        let endpoint = async |_: Sender, mut receiver: Receiver| {
+            tokio::task::yield_now().await; // the end may be known before the first frame is asked for
+            while let Some(frame) = receiver.recv().await {
+                told.lock().unwrap().push(frame);
+                tokio::task::yield_now().await;
+            }
+            Close::NORMAL
+        };
+        for word in ["one", "two", "three"] {
+            peer.say.send(Ok(text(word))).unwrap();
+        }
+        peer.say.send(Err(reset())).unwrap();
+        drop(peer.told); // nothing can be sent any more
+        drive(fake, Some(text("welcome")), 9, std::future::pending(), endpoint).await;
+        let words = ["one", "two", "three"].map(|word| Frame::Text(word.into()));
+        assert_eq!(*told.lock().unwrap(), words);
     }
 }

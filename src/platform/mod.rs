@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod idempotency;
 pub mod init;
 pub mod metrics;
+pub mod microvm;
 pub mod passes;
 pub mod paths;
 pub mod replacement;

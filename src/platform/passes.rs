@@ -110,6 +110,16 @@ impl Passes {
         Ok(token)
     }
 
+    /// What a browser's cookie holds for `port` after a visit with `pass`, which opens it: a preview token as it is, so
+    /// that both end together; for what opens everything, a secret that opens this port only, until the daemon ends.
+    pub fn for_cookie(&self, port: u16, pass: &str) -> String {
+        if self.admits(pass) { self.cookie_of(port) } else { pass.to_owned() }
+    }
+
+    fn cookie_of(&self, port: u16) -> String {
+        signature_of(&self.link, &format!("v1:cookie:{port}"))
+    }
+
     /// Ends a preview token early.
     ///
     /// # Errors
@@ -137,12 +147,16 @@ impl Passes {
 
     /// Whether `shown` is enough for requests to `port`, or for everything when there is none.
     pub fn admits_to(&self, port: Option<u16>, shown: &str) -> bool {
-        if self.admits(shown) {
+        self.admits(shown) || port.is_some_and(|port| self.opens(port, shown))
+    }
+
+    fn opens(&self, port: u16, shown: &str) -> bool {
+        if self.cookie_of(port).as_bytes().ct_eq(shown.as_bytes()).into() {
             return true;
         }
         let state = self.state();
         let preview = state.previews.get(shown);
-        preview.is_some_and(|preview| Some(preview.port) == port && preview.until > SystemTime::now())
+        preview.is_some_and(|preview| preview.port == port && preview.until > SystemTime::now())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -222,6 +236,10 @@ mod tests {
         assert!(!passes.admits_to(Some(3000), &token));
         let late = passes.open_preview(3000, Duration::ZERO).unwrap();
         assert!(!passes.admits_to(Some(3000), &late));
+        let cookies = [passes.for_cookie(3000, "owner"), passes.for_cookie(3000, passes.link_token())];
+        assert_eq!((&cookies[0], passes.for_cookie(3000, &late)), (&cookies[1], late.clone()));
+        assert!(passes.admits_to(Some(3000), &cookies[0]) && !passes.admits_to(Some(3001), &cookies[0]));
+        assert!(!passes.admits_to(None, &cookies[0]));
         assert!(passes.admits(passes.link_token()) && passes.admits("owner") && !passes.admits(&late));
     }
 }

@@ -1,7 +1,8 @@
 //! Running things, in the ways that clients want it.
 //!
 //! [`exec`] is one command with bounded time and its collected output; [`session`] is a named shell that runs commands
-//! one by one, with logs that can be followed.
+//! one by one, with logs that can be followed; [`pty`] is an interactive terminal.
 
 pub mod exec;
+pub mod pty;
 pub mod session;

@@ -6,15 +6,15 @@
 //! page can reach it by DNS rebinding or from another site.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::{HeaderMap, Method, Uri, header};
-use percent_encoding::percent_decode_str;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
-use std::sync::Arc;
 
+use super::preview::{self, Names, Preview, TOKEN_HEADER};
 use crate::config::{Config, ControlFrom, Token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract;
@@ -22,8 +22,6 @@ use crate::platform::blocking::Lane;
 use crate::platform::passes::Passes;
 use crate::platform::sockets;
 
-/// The query parameter that stands for the token where WebSocket clients cannot set headers.
-const TOKEN_PARAMETER: &str = "DAYTONA_SANDBOX_AUTH_KEY";
 /// Always open: platforms poll it to learn that the daemon is up.
 const OPEN: &str = "/version";
 /// What changes the daemon itself.
@@ -42,6 +40,15 @@ pub struct Access {
     same_user: bool,
     control_from: ControlFrom,
     lookups: Lane,
+    pub(super) names: Names,
+}
+
+/// How a request was let in.
+enum Admitted {
+    /// In whatever way, there is nothing more to do.
+    Fully,
+    /// By this pass in the query: what else a page is made of comes without it.
+    ByQuery(String),
 }
 
 impl Access {
@@ -56,29 +63,69 @@ impl Access {
             passes.require(token);
         }
         let control_from = config.control_from;
-        (Self { passes, stand_alone, same_user, control_from, lookups: Lane::new(4) }, made)
+        let names = Names::new(&config.identity(), stand_alone);
+        (Self { passes, stand_alone, same_user, control_from, lookups: Lane::new(4), names }, made)
     }
 
-    fn check(&self, peer: Peer, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    fn check(
+        &self,
+        peer: Peer,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        preview: Option<&Preview>,
+    ) -> Result<Admitted> {
         let path = uri.path();
         if path == OPEN {
-            return Ok(());
+            return Ok(Admitted::Fully);
         }
         if self.same_user {
-            from_this_machine(peer, uri, headers)?;
+            self.check_this_machine(peer, uri, headers)?;
         }
-        let admitted = self.is_signed(method, uri)?
+        let port = preview.map(|preview| preview.port);
+        let is_pass = |shown: &str| self.passes.admits_to(port, shown);
+        let cookie =
+            preview.and_then(|_| preview::cookies(headers, &self.names.cookie).find(|shown| is_pass(shown)));
+        let is_admitted = self.is_signed(method, uri)?
             || self.passes.admits_everyone()
             || (self.stand_alone && path == EVENTS)
-            || presented(uri, headers).any(|shown| self.passes.admits_to(proxied_port(path), &shown));
-        if !admitted {
-            return Err(Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"));
-        }
+            || presented(headers).any(is_pass)
+            || cookie.is_some();
+        let in_query = || preview::tokens_in(uri.query().unwrap_or_default()).find(|shown| is_pass(shown));
+        let admitted = match is_admitted {
+            true => Admitted::Fully,
+            false => Admitted::ByQuery(
+                in_query()
+                    .ok_or_else(|| Error::new(ErrorKind::Unauthorized, "the token is missing or wrong"))?,
+            ),
+        };
         if self.control_from == ControlFrom::Outside && peer.is_inside && CONTROL.contains(&path) {
             return Err(Error::new(
                 ErrorKind::Forbidden,
                 format!("{path} is closed to callers inside the sandbox"),
             ));
+        }
+        Ok(admitted)
+    }
+
+    fn check_this_machine(&self, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        let refused = |message: String| Err(Error::new(ErrorKind::Forbidden, message));
+        if !peer.is_same_user {
+            return refused("only the user who runs toolboxd may use it without a token".to_owned());
+        }
+        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        // HTTP/1.0 clients may leave the name out; browsers never do.
+        let host = uri.host().map(Into::into).or_else(|| text(header::HOST));
+        if let Some(host) = host.filter(|host| !is_own_name(without_port(host))) {
+            return refused(format!("the host name {host} is not this machine's"));
+        }
+        if let Some(origin) = text(header::ORIGIN) {
+            let host = origin.split_once("://").map_or("", |(_, host)| host);
+            // The pages of a preview are whatever the sandbox serves: they reach previews, not what runs commands.
+            let is_theirs = preview::is_passed_on(uri.path()) || self.names.port(host).is_none();
+            if !is_own_name(without_port(host)) || !is_theirs {
+                return refused(format!("requests from pages of {origin} are refused"));
+            }
         }
         Ok(())
     }
@@ -110,11 +157,6 @@ struct SignedQuery {
     signature: Option<String>,
 }
 
-/// The port that a path of the reverse proxy leads to.
-fn proxied_port(path: &str) -> Option<u16> {
-    path.strip_prefix("/proxy/")?.split('/').next()?.parse().ok()
-}
-
 /// The other end of a connection; looked up once, when it is accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
@@ -122,6 +164,8 @@ pub struct Peer {
     is_same_user: bool,
     /// It is a process of this machine, talking over loopback.
     is_inside: bool,
+    /// Where it talks from.
+    pub(super) address: SocketAddr,
 }
 
 impl Peer {
@@ -131,42 +175,48 @@ impl Peer {
             let owner = access.lookups.run(move || sockets::owner(peer, own)).await.ok().flatten();
             owner.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
         };
-        Self { is_same_user, is_inside }
+        Self { is_same_user, is_inside, address: peer }
     }
 }
 
 /// Refuses who may not use the API. Runs inside the request's span, before anything else looks at the request.
 pub(super) async fn guard(
     State(access): State<Arc<Access>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response> {
     let peer = *request.extensions().get::<Peer>().expect("every connection knows its peer");
-    access.check(peer, request.method(), request.uri(), request.headers())?;
-    Ok(next.run(request).await)
-}
-
-fn from_this_machine(peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<()> {
-    let refused = |message: String| Err(Error::new(ErrorKind::Forbidden, message));
-    if !peer.is_same_user {
-        return refused("only the user who runs toolboxd may use it without a token".to_owned());
-    }
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    // HTTP/1.0 clients may leave the name out; browsers never do.
-    let host = uri.host().map(Into::into).or_else(|| text(header::HOST));
-    if let Some(host) = host.filter(|host| !is_own_name(without_port(host))) {
-        return refused(format!("the host name {host} is not this machine's"));
-    }
-    if let Some(origin) = text(header::ORIGIN) {
-        let host = origin.split_once("://").map_or("", |(_, host)| host);
-        if !is_own_name(without_port(host)) {
-            return refused(format!("requests from pages of {origin} are refused"));
+    let preview = request.extensions().get::<Preview>().cloned();
+    let (uri, headers) = (request.uri(), request.headers());
+    let admitted = access.check(peer, request.method(), uri, headers, preview.as_ref())?;
+    let Some(preview) = preview else { return Ok(next.run(request).await) };
+    let cookie = match admitted {
+        Admitted::ByQuery(pass) => {
+            let secret = access.passes.for_cookie(preview.port, &pass);
+            preview.cookie(&access.names, &secret, headers)
         }
+        Admitted::Fully => None,
+    };
+    let elsewhere = preview.elsewhere(&request, cookie.is_some()).filter(|_| access.stand_alone);
+    let mut reply = match elsewhere {
+        Some(location) => visit(location),
+        None => {
+            preview::forget_secrets(&mut request, &access.names, &access.passes, preview.port);
+            next.run(request).await
+        }
+    };
+    if let Some(cookie) = cookie {
+        reply.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    Ok(())
+    Ok(reply)
 }
 
-fn without_port(host: &str) -> &str {
+fn visit(location: HeaderValue) -> Response {
+    let uncached = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location), uncached]).into_response()
+}
+
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -181,19 +231,14 @@ fn is_own_name(host: &str) -> bool {
         || host.ends_with(".localhost")
 }
 
-/// Every token that the request shows, wherever clients can put one.
-fn presented<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = String> + 'a {
-    let text = |value: &http::HeaderValue| value.to_str().ok().map(str::to_owned);
-    let bearer = headers.get_all(header::AUTHORIZATION).iter().filter_map(text).filter_map(|value| {
+/// Every token that the request shows in its headers.
+fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let bearer = lines(header::AUTHORIZATION).filter_map(|value| {
         let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    let preview = headers.get_all("x-daytona-preview-token").iter().filter_map(text);
-    let query = uri.query().unwrap_or_default().split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        (name == TOKEN_PARAMETER).then(|| percent_decode_str(value).decode_utf8().ok().map(Into::into))?
-    });
-    bearer.chain(preview).chain(query)
+    bearer.chain(lines(TOKEN_HEADER))
 }
 
 #[cfg(test)]
@@ -222,7 +267,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "bearer one".parse().unwrap());
         headers.insert("x-daytona-preview-token", "two".parse().unwrap());
-        let uri: Uri = "/files?path=a&DAYTONA_SANDBOX_AUTH_KEY=th%20ree".parse().unwrap();
-        assert_eq!(presented(&uri, &headers).collect::<Vec<_>>(), ["one", "two", "th ree"]);
+        assert_eq!(presented(&headers).collect::<Vec<_>>(), ["one", "two"]);
+        let query = "path=a&DAYTONA_SANDBOX_AUTH_KEY=th%20ree&DAYTONA_SANDBOX_AUTH_KEYS=x";
+        assert_eq!(preview::tokens_in(query).collect::<Vec<_>>(), ["th ree"]);
     }
 }

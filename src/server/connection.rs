@@ -28,7 +28,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::auth::{Access, Peer};
+use super::held::Held;
 use super::router::Api;
+use crate::http::socket::Hold;
 use crate::platform::shutdown::Shutdown;
 
 /// Time for the whole head of a request.
@@ -51,9 +53,11 @@ pub(super) async fn serve(
     let Ok(own) = stream.local_addr() else { return };
     let peer = Peer::of(address, own, &access).await;
     let clock = Arc::new(Clock::new());
-    let io = TokioIo::new(Timed { stream, clock: Arc::clone(&clock) });
-    let service = service_fn(|request: Request<Incoming>| {
+    let hold = Hold::default();
+    let io = TokioIo::new(Timed { stream: Held::new(stream, hold.clone()), clock: Arc::clone(&clock) });
+    let service = service_fn(|mut request: Request<Incoming>| {
         clock.enter(Phase::Serving);
+        request.extensions_mut().insert(hold.clone());
         let reply = api.answer(request.map(Body::new), peer);
         let clock = Arc::clone(&clock);
         async move {
@@ -65,6 +69,7 @@ pub(super) async fn serve(
         .max_buf_size(HEAD_BYTES) // also the most that is buffered of a body
         .max_headers(HEADERS)
         .half_close(false)
+        .preserve_header_case(true) // of what is passed on to a port, and of what comes back
         .header_read_timeout(None)
         .serve_connection(io, service)
         .with_upgrades();
@@ -144,7 +149,7 @@ impl Clock {
 
 /// The socket, which tells the clock when bytes come in.
 struct Timed {
-    stream: TcpStream,
+    stream: Held<TcpStream>,
     clock: Arc<Clock>,
 }
 

@@ -7,9 +7,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
-use tracing::{Instrument, error, error_span, info, warn};
+use tracing::{Instrument, debug, error, error_span, info, warn};
 use uuid::Uuid;
 
+use super::preview::is_passed_on;
 use crate::error::{Error, ErrorKind};
 use crate::http::reply;
 use crate::platform::telemetry::{ServerSpan, Telemetry};
@@ -37,8 +38,9 @@ pub(super) async fn observe(State(telemetry): State<Telemetry>, request: Request
         trace.cover(&span);
     }
 
+    let is_proxied = is_passed_on(&path);
     let mut reply = next.run(request).instrument(span.clone()).await;
-    span.in_scope(|| {
+    let is_ours = span.in_scope(|| {
         let failure = reply::seal(&mut reply, &method, &path);
         let (status, ms) = (reply.status().as_u16(), began.elapsed().as_secs_f64() * 1e3);
         if let Some(trace) = &mut trace {
@@ -50,17 +52,21 @@ pub(super) async fn observe(State(telemetry): State<Telemetry>, request: Request
                 trace.fail(failure.as_ref().map(ToString::to_string).unwrap_or_default());
             }
         }
-        match failure {
+        match &failure {
             Some(failure) if reply.status().is_server_error() && failure.kind() != ErrorKind::Unsupported => {
-                let cause = std::error::Error::source(&*failure).map(ToString::to_string);
+                let cause = std::error::Error::source(&**failure).map(ToString::to_string);
                 warn!(status, ms, code = failure.kind().code(), cause, "{failure}");
             }
             Some(failure) => info!(status, ms, code = failure.kind().code(), "refused"),
             None if route == QUIET => {}
+            None if is_proxied => debug!(status, ms, "passed on"),
             None => info!(status, ms, "answered"),
         }
+        failure.is_some() || !is_proxied
     });
-    reply.headers_mut().insert(REQUEST_ID, id);
+    if is_ours {
+        reply.headers_mut().insert(REQUEST_ID, id);
+    }
     reply
 }
 
@@ -72,7 +78,7 @@ fn trace(
     route: &str,
     headers: &HeaderMap,
 ) -> Option<ServerSpan> {
-    if route == QUIET || path.starts_with("/proxy/") {
+    if route == QUIET || is_passed_on(path) {
         return None;
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

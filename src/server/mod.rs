@@ -5,7 +5,10 @@
 
 mod auth;
 mod connection;
+pub mod health;
+mod held;
 mod layers;
+mod preview;
 pub mod router;
 
 use std::io;

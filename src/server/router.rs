@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, Response};
 use axum::routing::get;
@@ -15,12 +16,15 @@ use utoipa::OpenApi;
 
 use super::auth::{self, Access, Peer};
 use super::layers;
+use super::preview::{Names, Preview, is_passed_on};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::routes::Routes;
+use crate::platform::sockets::OwnPorts;
 
 /// First segments of our own paths; a first segment that is none of them, before one that is, is a sandbox id.
 const ROOTS: &[&str] = &[
+    "absproxy",
     "api",
     "computeruse",
     "docs",
@@ -44,6 +48,8 @@ const ROOTS: &[&str] = &[
 #[derive(Clone)]
 pub struct Api {
     router: Router,
+    names: Arc<Names>,
+    own_ports: OwnPorts,
 }
 
 /// General facts for the published document; its paths come from the slices.
@@ -63,9 +69,11 @@ fn routes(app: &App) -> Routes {
     let routes = Routes::new()
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
+        .merge(crate::ports::routes::router(app.ports.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
         .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
-        .merge(crate::desktop::router(app.desktop.clone()));
+        .merge(crate::desktop::router(app.desktop.clone()))
+        .merge(crate::process::pty::routes::router(app.ptys.clone(), app.shutdown.clone()));
     match &app.standalone {
         Some(standalone) => routes.merge(crate::standalone::routes::router(standalone.clone())),
         None => routes,
@@ -83,6 +91,7 @@ impl Api {
     /// Puts the slices together and the layers around them.
     pub fn new(app: &App, access: Arc<Access>, docs: bool) -> Self {
         let mut router = routes(app).into_router();
+        let names = Arc::new(access.names.clone());
         if docs {
             router = router
                 .route("/docs", get(|| async { Html(include_str!("../../assets/ui/docs.html")) }))
@@ -97,15 +106,23 @@ impl Api {
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(access, auth::guard))
             .layer(from_fn_with_state(app.telemetry.clone(), layers::observe));
-        Self { router }
+        Self { router, names, own_ports: app.own_ports.clone() }
     }
 
     /// Answers one request of `peer`.
     pub async fn answer(&self, mut request: Request<Body>, peer: Peer) -> Response {
-        if let Some(uri) = own_uri(request.uri()) {
+        let own = own_uri(request.uri());
+        if let Some((preview, uri)) = self.names.find(request.uri(), request.headers(), own.as_ref()) {
+            // `/proxy/{our own port}` is one more prefix, once: a second one is left for the proxy to refuse.
+            let ourselves = Preview::of_ourselves(&uri).filter(|_| self.own_ports.is_api(preview.port));
+            *request.uri_mut() = ourselves.map_or(uri, |uri| own_uri(&uri).unwrap_or(uri));
+            request.extensions_mut().insert(preview);
+        } else if let Some(uri) = own {
             *request.uri_mut() = uri;
         }
-        request.extensions_mut().insert(peer);
+        let extensions = request.extensions_mut();
+        extensions.insert(peer);
+        extensions.insert(ConnectInfo(peer.address));
         self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }
@@ -115,11 +132,11 @@ async fn no_such_route(request: Request<Body>) -> Result<()> {
 }
 
 /// The URI without a platform's prefix (contract `core.md` 10.3) and without a slash at its end; none when it has
-/// neither. Percent-encoding is left alone, and so is everything below `/proxy/`.
+/// neither. Percent-encoding is left alone, and so is everything that is passed on to a port.
 fn own_uri(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let mut own = without_prefix(path);
-    if own.len() > 1 && !own.starts_with("/proxy/") {
+    if own.len() > 1 && !is_passed_on(own) {
         own = own.trim_end_matches('/');
     }
     let own = if own.is_empty() { "/" } else { own };

@@ -1,11 +1,14 @@
 //! URLs below `/api`, as the platform names them.
 
+use std::fmt::Display;
+use std::net::IpAddr;
+
 use axum::Json as JsonReply;
 use axum::extract::{FromRequestParts, OriginalUri, State};
 use axum::response::Response;
 use axum::routing::any;
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 
 use super::events;
 use super::service::{Filter, Interval, Standalone};
@@ -13,6 +16,7 @@ use super::wire::{
     Configuration, CreateSandbox, Labels, ListQuery, PreviewUrl, SandboxDto, SandboxList, SandboxPage,
     SignedPreviewQuery, SignedPreviewUrl, Url,
 };
+use crate::config::PreviewLinks;
 use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::extract::{Json, Path, Query, json, repeated};
@@ -232,7 +236,8 @@ async fn preview(
     Path((id, port)): Path<(String, u16)>,
 ) -> Result<JsonReply<PreviewUrl>> {
     let sandbox = standalone.get(&id)?;
-    Ok(JsonReply(PreviewUrl::new(sandbox, &base.0, port, standalone.passes().link_token())))
+    let url = base.preview(&standalone, port);
+    Ok(JsonReply(PreviewUrl::new(sandbox, url, standalone.passes().link_token())))
 }
 
 /// Where what listens on a port can be reached for a while without a token
@@ -246,7 +251,7 @@ async fn signed_preview(
 ) -> Result<JsonReply<SignedPreviewUrl>> {
     let sandbox = standalone.get(&id)?;
     let token = standalone.open_preview(port, query.expires_in_seconds.unwrap_or(PREVIEW_SECONDS))?;
-    Ok(JsonReply(SignedPreviewUrl::new(sandbox, &base.0, port, token)))
+    Ok(JsonReply(SignedPreviewUrl::new(sandbox, &base.preview(&standalone, port), port, token)))
 }
 
 /// Ends a signed preview URL early
@@ -284,8 +289,9 @@ async fn rotate_signing_key(
 
 /// What clients want to know of a platform
 #[utoipa::path(get, path = "/api/config", tag = "standalone", responses((status = 200, body = Configuration)))]
-async fn configuration(base: Base) -> JsonReply<Configuration> {
-    JsonReply(Configuration::new(&base.0))
+async fn configuration(State(standalone): State<Standalone>, base: Base) -> JsonReply<Configuration> {
+    let template = base.preview(&standalone, "{{PORT}}");
+    JsonReply(Configuration::new(&base.0, template))
 }
 
 /// State changes over Socket.IO, WebSocket transport only
@@ -318,6 +324,25 @@ impl Base {
     fn reply(&self, sandbox: super::service::Sandbox) -> Result<JsonReply<SandboxDto>> {
         Ok(JsonReply(SandboxDto::new(sandbox, &self.0)))
     }
+
+    /// Where what listens on `port` is reached. A host name of its own is one of this machine's: a client that came
+    /// another way gets a path.
+    fn preview(&self, standalone: &Standalone, port: impl Display) -> String {
+        let by_path = || format!("{}/proxy/{port}", self.0);
+        let Ok(uri) = self.0.parse::<Uri>() else { return by_path() };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if standalone.links() == PreviewLinks::Path || !(is_loopback || is_below_localhost(host)) {
+            return by_path();
+        }
+        let own = uri.port().map(|own| format!(":{own}")).unwrap_or_default();
+        let scheme = uri.scheme_str().unwrap_or("http");
+        format!("{scheme}://{port}-{}.localhost{own}", standalone.id().to_ascii_lowercase())
+    }
+}
+
+fn is_below_localhost(host: &str) -> bool {
+    host.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 impl<S: Sync> FromRequestParts<S> for Base {

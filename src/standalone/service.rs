@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, PreviewLinks};
 use crate::error::{Error, Result};
 use crate::platform::passes::Passes;
 use crate::platform::shutdown::Shutdown;
@@ -27,6 +27,7 @@ pub struct Standalone {
 #[derive(Debug)]
 struct Inner {
     id: String,
+    links: PreviewLinks,
     environment: Environment,
     passes: Passes,
     shutdown: Shutdown,
@@ -167,6 +168,7 @@ impl Standalone {
         let sandbox = describe(&id, Wanted::default(), Intervals { stop: 0, archive: 0, delete: -1 });
         let inner = Inner {
             id,
+            links: config.preview_links,
             environment,
             passes,
             shutdown,
@@ -179,6 +181,11 @@ impl Standalone {
     /// The sandbox's id, whether it is there or not.
     pub fn id(&self) -> &str {
         &self.inner.id
+    }
+
+    /// The form that preview links are wanted in.
+    pub fn links(&self) -> PreviewLinks {
+        self.inner.links
     }
 
     /// What ends those who follow.

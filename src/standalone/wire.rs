@@ -213,8 +213,8 @@ pub(super) struct PreviewUrl {
 }
 
 impl PreviewUrl {
-    pub(super) fn new(sandbox: Sandbox, base: &str, port: u16, token: &str) -> Self {
-        Self { sandbox_id: sandbox.id, url: format!("{base}/proxy/{port}"), token: token.to_owned() }
+    pub(super) fn new(sandbox: Sandbox, url: String, token: &str) -> Self {
+        Self { sandbox_id: sandbox.id, url, token: token.to_owned() }
     }
 }
 
@@ -230,8 +230,8 @@ pub(super) struct SignedPreviewUrl {
 }
 
 impl SignedPreviewUrl {
-    pub(super) fn new(sandbox: Sandbox, base: &str, port: u16, token: String) -> Self {
-        let url = format!("{base}/proxy/{port}?DAYTONA_SANDBOX_AUTH_KEY={token}");
+    pub(super) fn new(sandbox: Sandbox, url: &str, port: u16, token: String) -> Self {
+        let url = format!("{url}?DAYTONA_SANDBOX_AUTH_KEY={token}");
         Self { sandbox_id: sandbox.id, port, token, url }
     }
 }
@@ -274,11 +274,11 @@ struct Oidc {
 }
 
 impl Configuration {
-    pub(super) fn new(base: &str) -> Self {
+    pub(super) fn new(base: &str, template: String) -> Self {
         Self {
             version: concat!("v", env!("CARGO_PKG_VERSION")),
             proxy_toolbox_url: toolbox(base),
-            proxy_template_url: format!("{base}/proxy/{{{{PORT}}}}"),
+            proxy_template_url: template,
             default_snapshot: "",
             dashboard_url: "",
             environment: "stand-alone",

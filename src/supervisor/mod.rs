@@ -3,6 +3,7 @@
 //! One task owns each child: it alone waits, and every signal goes through it, so none can reach a recycled pid.
 //! Everyone else holds a [`Process`]: give an order, await the exit, read the log.
 
+mod audience;
 mod command;
 mod environment;
 mod output;
@@ -13,6 +14,7 @@ mod script;
 mod shell;
 mod signal;
 mod spawn;
+mod terminal;
 mod tree;
 
 use std::fs::File;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+pub use audience::Viewer;
 pub use command::{Command, Output};
 pub use environment::{Environment, check_name, check_value};
 pub use output::{Chunk, OutputLog, Piece, Stream};
@@ -30,6 +33,7 @@ pub use script::{Script, ScriptMemory, descriptor_path, is_zsh};
 pub use shell::Shells;
 pub use signal::{ExitStatus, signal_by_name};
 pub use spawn::StartError;
+pub use terminal::{Ended, Input, Size, Terminal};
 
 use crate::config::Config;
 use crate::platform::blocking::Lane;
@@ -53,6 +57,8 @@ struct Inner {
     /// How often to look for ends on kernels that cannot tell.
     check_interval: Duration,
     limits: output::Limits,
+    /// Full segments of output that are kept of a terminal.
+    scrollback: usize,
     starts: Lane,
     /// Looks through `/proc` and writes what output spills.
     files: Lane,
@@ -77,10 +83,13 @@ impl Supervisor {
             grace: config.termination_grace_period,
             check_interval: config.termination_check_interval,
             limits: output::Limits {
+                in_memory: output::IN_MEMORY,
                 spill_bytes: config.max_output.as_u64(),
                 directory: config.temporary_directory(),
                 lane: files.clone(),
             },
+            scrollback: usize::try_from(config.terminal_scrollback.as_u64())
+                .map_or(usize::MAX, |bytes| bytes.div_ceil(output::SEGMENT)),
             starts: Lane::new(STARTS),
             files,
             null: null().unwrap_or_else(|error| panic!("no descriptor for an empty standard input: {error}")),
@@ -96,6 +105,12 @@ impl Supervisor {
     /// A log for output that does not come from a process's own pipes.
     pub fn output_log(&self) -> OutputLog {
         OutputLog::new(self.inner.limits.clone())
+    }
+
+    /// As [`Supervisor::output_log`], for a terminal: the newest output, in memory only.
+    fn scrollback(&self) -> OutputLog {
+        let limits = &self.inner.limits;
+        OutputLog::new(output::Limits { in_memory: self.inner.scrollback, spill_bytes: 0, ..limits.clone() })
     }
 
     /// Whether processes of this user can open the daemon's descriptors by their paths, as [`descriptor_path`] has them.

@@ -28,9 +28,9 @@ use tracing::warn;
 use crate::platform::blocking::Lane;
 
 /// Size of a segment with its run headers, in bytes.
-const SEGMENT: usize = 64 * 1024;
-/// Full segments that stay in memory.
-const IN_MEMORY: usize = 4;
+pub(super) const SEGMENT: usize = 64 * 1024;
+/// Full segments that stay in memory, unless a log has its own limit.
+pub(super) const IN_MEMORY: usize = 4;
 /// Stream and length in front of each run.
 const HEADER: usize = 5;
 
@@ -67,9 +67,11 @@ pub enum Chunk {
     Ended,
 }
 
-/// What a log may use beyond the 320 KiB in memory.
+/// What a log may use.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
+    /// Full segments in memory at most, beside the one that is being filled.
+    pub(super) in_memory: usize,
     /// Size of the temporary file at most, in bytes; 0 keeps everything in memory and drops the oldest.
     pub(super) spill_bytes: u64,
     /// Where the file is made.
@@ -144,7 +146,7 @@ impl OutputLog {
             let (taken, evicted) = {
                 let mut state = self.state();
                 let taken = state.take(stream, rest);
-                (taken, state.oldest_in_memory())
+                (taken, state.oldest_in_memory(self.inner.limits.in_memory))
             };
             rest = &rest[taken..];
             self.inner.changed.notify_waiters();
@@ -168,6 +170,14 @@ impl OutputLog {
     /// How many bytes were dropped so far.
     pub fn dropped(&self) -> u64 {
         self.state().dropped
+    }
+
+    /// The first offset from `offset` on whose byte is kept; the end when there is none.
+    pub fn first_kept(&self, offset: u64) -> u64 {
+        match self.look(offset, 1) {
+            Look::At(Chunk::Gone { oldest }) => oldest,
+            _ => offset.min(self.end()),
+        }
     }
 
     /// Bytes from `offset` on, `most` or a little less; waits until there are some.
@@ -315,13 +325,13 @@ impl State {
         taken
     }
 
-    /// The oldest segment in memory, when there are too many of them.
-    fn oldest_in_memory(&self) -> Option<(u64, Bytes)> {
+    /// The oldest segment in memory, when there are more of them than `most`.
+    fn oldest_in_memory(&self, most: usize) -> Option<(u64, Bytes)> {
         let mut in_memory = self.full.iter().rev().map_while(|segment| match &segment.place {
             Place::Memory(bytes) => Some((segment.start, bytes)),
             Place::File { .. } => None,
         });
-        let (start, bytes) = in_memory.nth(IN_MEMORY)?;
+        let (start, bytes) = in_memory.nth(most)?;
         Some((start, bytes.clone()))
     }
 
@@ -370,7 +380,12 @@ mod tests {
     use super::*;
 
     fn log(spill_bytes: u64) -> OutputLog {
-        OutputLog::new(Limits { spill_bytes, directory: std::env::temp_dir(), lane: Lane::new(2) })
+        OutputLog::new(Limits {
+            in_memory: IN_MEMORY,
+            spill_bytes,
+            directory: std::env::temp_dir(),
+            lane: Lane::new(2),
+        })
     }
 
     /// Everything a reader gets from `offset` on, with the offsets that were gone.
@@ -455,6 +470,17 @@ mod tests {
         assert!(gaps[0].0 >= 3 * SEGMENT as u64, "the head is there");
         assert_eq!(read + log.dropped(), bytes.len() as u64);
         assert_eq!(gaps[0].1 - gaps[0].0, log.dropped());
+    }
+
+    #[tokio::test]
+    async fn without_a_file_the_newest_are_kept() {
+        let log = log(0);
+        assert_eq!((log.first_kept(0), log.first_kept(9)), (0, 0));
+        log.append(Stream::Out, &vec![b'x'; 10 * SEGMENT]).await;
+        let oldest = log.first_kept(0);
+        assert_eq!(oldest, log.dropped());
+        assert!(log.end() - oldest >= (IN_MEMORY * SEGMENT) as u64 - 100, "{oldest}");
+        assert_eq!((log.first_kept(oldest + 1), log.first_kept(u64::MAX)), (oldest + 1, log.end()));
     }
 
     #[tokio::test]

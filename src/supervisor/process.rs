@@ -32,6 +32,7 @@ use super::pidfd::PidFd;
 use super::pump::Pump;
 use super::signal::ExitStatus;
 use super::spawn::{self, Inherited, Standard, StartError};
+use super::terminal::TerminalPump;
 use super::tree::{self, Root};
 use super::{Inner, Supervisor};
 use crate::platform::cgroup;
@@ -151,16 +152,36 @@ impl Supervisor {
     }
 
     async fn launch(&self, command: Command, stdin: Option<OwnedFd>) -> Result<Process, StartError> {
+        let output = self.output_log();
+        let log = output.clone();
+        let prepare = move |supervisor: &Inner, command: &Command| {
+            let (standard, pipes) = standard(supervisor, command.output, stdin)?;
+            Ok((standard, Reader::Pipes(Pump::new(pipes, log)?), ()))
+        };
+        Ok(self.launch_with(command, output, "pipe", prepare).await?.0)
+    }
+
+    /// Starts a process whose standard descriptors `prepare` makes, on a thread that may block, with what reads its
+    /// output; what else that gives is given back.
+    pub(super) async fn launch_with<T: Send + 'static>(
+        &self,
+        command: Command,
+        output: OutputLog,
+        step: &'static str,
+        prepare: impl FnOnce(&Inner, &Command) -> io::Result<(Standard, Reader, T)> + Send + 'static,
+    ) -> Result<(Process, T), StartError> {
         let supervisor = Arc::clone(&self.inner);
         let time_limit = command.time_limit;
         let started = Instant::now();
-        let spawned = self.inner.starts.run(move || spawn(&supervisor, &command, stdin)).await;
-        let failed = |source| StartError { step: "start".to_owned(), source };
-        let Spawned { pid: child, root, output: pipes } =
-            spawned.map_err(|panic| failed(io::Error::other(panic)))??;
+        let failed = |step: &str, source| StartError { step: step.to_owned(), source };
+        let spawned = self.inner.starts.run(move || {
+            let (standard, reader, more) =
+                prepare(&supervisor, &command).map_err(|source| failed(step, source))?;
+            Ok((spawn(&supervisor, &command, &standard)?, reader, more))
+        });
+        let ((child, root), reader, more) =
+            spawned.await.map_err(|panic| failed("start", io::Error::other(panic)))??;
         let pid = child.as_raw_nonzero().get().unsigned_abs();
-        let output = self.output_log();
-        let pump = Pump::new(pipes, output.clone()).map_err(failed)?;
         let (state, exit) = watch::channel(None);
         let process = Process {
             supervisor: Arc::clone(&self.inner),
@@ -171,30 +192,44 @@ impl Supervisor {
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
         };
-        let owner = Owner { child, process: process.clone(), started, time_limit };
+        let has_terminal = matches!(reader, Reader::Terminal(_));
+        let owner = Owner { child, process: process.clone(), has_terminal, started, time_limit };
         let span = info_span!("process", pid);
         self.inner.shutdown.spawn(
             async move {
-                let exit = owner.own(pump).await;
+                let exit = owner.own(reader).await;
                 debug!(?exit, "process {pid} ended");
                 state.send_replace(Some(exit));
             }
             .instrument(span),
         );
-        Ok(process)
+        Ok((process, more))
     }
 }
 
-struct Spawned {
-    pid: Pid,
-    root: Root,
-    /// The read ends of its output.
-    output: Vec<(OwnedFd, Stream)>,
+/// What reads a process's output into its log.
+pub(super) enum Reader {
+    Pipes(Pump),
+    Terminal(TerminalPump),
 }
 
-fn spawn(supervisor: &Inner, command: &Command, stdin: Option<OwnedFd>) -> Result<Spawned, StartError> {
-    let (standard, output) = standard(supervisor, command.output, stdin)
-        .map_err(|source| StartError { step: "pipe".to_owned(), source })?;
+impl Reader {
+    /// Until `exited`, and then what is left.
+    async fn read_all(self, exited: &CancellationToken) {
+        match self {
+            Self::Pipes(mut pump) => {
+                pump.run(exited).await;
+                pump.linger().await;
+            }
+            Self::Terminal(mut pump) => {
+                pump.run(exited).await;
+                pump.linger().await;
+            }
+        }
+    }
+}
+
+fn spawn(supervisor: &Inner, command: &Command, standard: &Standard) -> Result<(Pid, Root), StartError> {
     let environment = supervisor.environment.snapshot();
     let inherited = Inherited {
         environment: &environment,
@@ -202,8 +237,8 @@ fn spawn(supervisor: &Inner, command: &Command, stdin: Option<OwnedFd>) -> Resul
         huge_pages: &supervisor.huge_pages,
     };
     let tag = supervisor.tag.of_process(supervisor.started.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-    let pid = spawn::spawn(command, &standard, &inherited, tag)?;
-    Ok(Spawned { pid, root: Root { tag, pid: Some(pid), reaped: Arc::default() }, output })
+    let pid = spawn::spawn(command, standard, &inherited, tag)?;
+    Ok((pid, Root { tag, pid: Some(pid), reaped: Arc::default() }))
 }
 
 /// What a child gets as its three standard descriptors, and our ends of them.
@@ -232,19 +267,18 @@ fn standard(
 struct Owner {
     child: Pid,
     process: Process,
+    /// It leads a terminal's session.
+    has_terminal: bool,
     started: Instant,
     time_limit: Option<Duration>,
 }
 
 impl Owner {
-    async fn own(self, mut pump: Pump) -> Exit {
+    async fn own(self, reader: Reader) -> Exit {
         let exited = CancellationToken::new();
         let pumping = {
             let exited = exited.clone();
-            self.process.supervisor.shutdown.spawn(async move {
-                pump.run(&exited).await;
-                pump.linger().await;
-            })
+            self.process.supervisor.shutdown.spawn(async move { reader.read_all(&exited).await })
         };
         let mut ending = None;
         let deadline = self.time_limit.map(|limit| self.started + limit);
@@ -263,6 +297,11 @@ impl Owner {
             }
         };
         let run_time = self.started.elapsed();
+        if self.has_terminal && ending.is_none() {
+            let (supervisor, root) = (Arc::clone(&self.process.supervisor), self.process.root.clone());
+            let hang_up = async move { tree::hang_up(&supervisor, &root, supervisor.grace).await };
+            self.process.supervisor.shutdown.spawn(hang_up);
+        }
         let cause = match ending {
             Some((cause, _, ender)) => {
                 let _ = ender.await; // the rest of the tree
@@ -290,6 +329,10 @@ impl Owner {
         let signal =
             if grace.is_some() { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
         let _ = rustix::process::kill_process_group(self.child, signal);
+        if self.has_terminal && grace.is_some() {
+            // A shell that has someone at its terminal ignores SIGTERM.
+            let _ = rustix::process::kill_process_group(self.child, rustix::process::Signal::HUP);
+        }
         let task = self.process.supervisor.shutdown.spawn(async move {
             match grace {
                 Some(grace) => tree::stop(&supervisor, &root, grace).await,

@@ -111,6 +111,50 @@ pub(super) async fn kill(supervisor: &Inner, root: &Root) {
     }
 }
 
+/// Ends the terminal session (credentials(7)) that a process led, now that it has ended: SIGHUP and SIGCONT to everyone
+/// in it, and after `grace` SIGKILL. Who ignores SIGHUP, as after nohup(1), was meant to outlive the terminal and does; so
+/// does who has left the session, as daemons do.
+pub(super) async fn hang_up(supervisor: &Inner, root: &Root, grace: Duration) {
+    let deadline = Instant::now() + grace;
+    let mut told = HashSet::new();
+    loop {
+        let (root, now) = (root.clone(), Instant::now());
+        let found = supervisor.files.run(move || session(&root)).await;
+        let (staying, going) = found.unwrap_or_default();
+        for member in staying.iter().chain(&going).filter(|member| told.insert(member.pid)) {
+            member.signal(Signal::HUP);
+            member.signal(Signal::CONT);
+        }
+        if going.is_empty() {
+            return;
+        }
+        if now >= deadline + KILL_LIMIT {
+            warn!("processes of an ended terminal survive SIGKILL");
+            return;
+        }
+        if now >= deadline {
+            going.iter().for_each(|member| member.signal(Signal::KILL));
+        }
+        ended(supervisor, going, if now < deadline { deadline } else { deadline + KILL_LIMIT }).await;
+    }
+}
+
+/// Those in the session that a process led: who ignores hangups, and the others.
+fn session(root: &Root) -> (Vec<Member>, Vec<Member>) {
+    let leader = root.pid.map(|pid| pid.as_raw_nonzero().get());
+    let members = find(root).unwrap_or_default();
+    let members = members.into_iter().filter(|member| Some(member.row.session) == leader);
+    members.partition(|member| ignores_hangups(member.pid))
+}
+
+/// Whether a process has chosen to ignore SIGHUP (proc_pid_status(5)).
+fn ignores_hangups(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (libc::SIGHUP - 1) != 0)
+}
+
 /// Sends a signal to the descendants of a process that were started after `since`; to itself when there are none.
 pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, since: Instant) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -186,6 +230,8 @@ impl Root {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     parent: i32,
+    /// The pid of who began its session.
+    session: i32,
     /// A zombie: it has ended and waits for its parent to ask.
     is_dead: bool,
     /// When it started, in ticks since boot: with the pid, this is one process and no other.
@@ -205,6 +251,7 @@ impl Row {
         Some(Self {
             is_dead: matches!(*fields.first()?, "Z" | "X"),
             parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }
@@ -278,8 +325,11 @@ mod tests {
 
     #[test]
     fn stat_lines_with_any_name_are_read() {
-        let line = b"4242 (a) b) (c) Z 17 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 0 0";
-        assert_eq!(Row::parse(line), Some(Row { parent: 17, is_dead: true, started: 987_654 }));
+        let line = b"4242 (a) b) (c) Z 17 4242 4240 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 0 0";
+        assert_eq!(
+            Row::parse(line),
+            Some(Row { parent: 17, session: 4240, is_dead: true, started: 987_654 })
+        );
         assert_eq!(Row::parse(b""), None);
     }
 }

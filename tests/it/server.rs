@@ -174,3 +174,23 @@ async fn a_request_without_a_host_name_is_answered() {
     let reply = raw(&daemon, "GET /work-dir HTTP/1.0\r\n\r\n").await;
     assert!(reply.starts_with("HTTP/1.0 200"), "{reply}");
 }
+
+#[tokio::test]
+async fn the_program_checks_the_health_of_a_daemon() {
+    let mut daemon = Daemon::start().await;
+    let check = |address: String| async move {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+        let output =
+            command.arg("--health").env_clear().env("TOOLBOXD_LISTEN", address).output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let address = daemon.address.to_string();
+    assert_eq!(check(address.clone()).await, (Some(0), String::new()));
+    // All interfaces are asked on loopback.
+    assert_eq!(check(format!("0.0.0.0:{}", daemon.address.port())).await, (Some(0), String::new()));
+    daemon.signal("TERM").await;
+    daemon.exited().await;
+    let (code, text) = check(address.clone()).await;
+    assert_eq!(code, Some(1));
+    assert!(text.starts_with(&format!("toolboxd: {address}: ")), "{text}");
+}

@@ -29,6 +29,17 @@ enum Step {
     Picture(Picture),
 }
 
+impl Step {
+    /// Longest time that it lets pass on purpose.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Wait(wait) => wait.longest(),
+            Self::Sleep(time) => *time,
+            Self::Input(_) | Self::Picture(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// What one thing of a batch gave.
 #[derive(Debug)]
 enum StepReply {

@@ -18,6 +18,9 @@ const ACTIONS: usize = 1000;
 /// Longest pause of a batch, in milliseconds.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
+/// Longest time that all waits and pauses of a batch may take: nobody else has mouse and keyboard meanwhile.
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// What to do, one after the other.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct BatchRequest {
@@ -55,7 +58,13 @@ impl BatchRequest {
         let named = |(index, action): (usize, Map<String, Value>)| {
             step(action).map_err(|error| Error::new(error.kind(), format!("actions[{index}]: {error}")))
         };
-        actions.into_iter().enumerate().map(named).collect()
+        let steps = actions.into_iter().enumerate().map(named).collect::<Result<Vec<_>>>()?;
+        let longest: Duration = steps.iter().map(Step::pause).sum();
+        if longest > LONGEST {
+            let (longest, most) = (longest.as_secs(), LONGEST.as_secs());
+            return Err(Error::invalid(format!("a batch waits {most} seconds at most, not {longest}")));
+        }
+        Ok(steps)
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) struct Launched {
 }
 
 impl Desktop {
-    /// Starts a program on the desktop. It goes on when the caller goes away, until it ends or the desktop does.
+    /// Starts a program on the desktop. It goes on when the caller goes away, until it ends by itself or for want of the
+    /// screen.
     ///
     /// # Errors
     /// Without a screen; when there is no such program.

@@ -23,7 +23,7 @@ pub(in crate::desktop) fn router() -> Routes<Desktop> {
         .routes(endpoints!(compressed_region))
 }
 
-/// The first display
+/// A picture of the first display
 ///
 /// JSON with the file in base64; the file itself when `Accept` names image types alone. With `If-None-Match` a file that
 /// has not changed is not sent again.
@@ -41,7 +41,7 @@ async fn full(
     send(&desktop, &headers, options, Told::Screen, query.detail()).await
 }
 
-/// A part of the screen
+/// A picture of a part of the screen
 #[utoipa::path(get, path = "/computeruse/screenshot/region", tag = "computer use", params(Region, Common),
     responses((status = 200, content((Screenshot = "application/json"), (Vec<u8> = "image/png"))), (status = 304),
         (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -58,7 +58,7 @@ async fn region(
     send(&desktop, &headers, options, Told::Screen, query.detail()).await
 }
 
-/// The first display, smaller, or in another format
+/// A picture of the first display, smaller, or in another format
 #[utoipa::path(get, path = "/computeruse/screenshot/compressed", tag = "computer use", params(Compressed, Common),
     responses((status = 200, content((Screenshot = "application/json"), (Vec<u8> = "image/png"))), (status = 304),
         (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -73,7 +73,7 @@ async fn compressed(
     send(&desktop, &headers, options, Told::Image, query.detail()).await
 }
 
-/// A part of the screen, smaller, or in another format
+/// A picture of a part of the screen, smaller, or in another format
 #[utoipa::path(get, path = "/computeruse/screenshot/region/compressed", tag = "computer use",
     params(Region, Compressed, Common),
     responses((status = 200, content((Screenshot = "application/json"), (Vec<u8> = "image/png"))), (status = 304),

@@ -103,13 +103,16 @@ async fn next(screen: &mut Option<Screen>) -> News {
 /// The states of all processes.
 struct Processes {
     states: Vec<(Kind, watch::Receiver<State>)>,
+    /// What the client knows of them.
     told: HashMap<&'static str, (bool, bool)>,
 }
 
 impl Processes {
     fn new(desktop: &Desktop) -> Self {
-        let states = Kind::ALL.map(|kind| (kind, desktop.processes().follow(kind)));
-        Self { states: states.into(), told: HashMap::new() }
+        let mut states = Kind::ALL.map(|kind| (kind, desktop.processes().follow(kind)));
+        let told = states.iter_mut().map(|(kind, state)| (kind.name(), told_of(&state.borrow_and_update())));
+        let told = told.collect();
+        Self { states: states.into(), told }
     }
 
     /// The next process that begins or ceases to be ready, or is given up. Cancel safe.
@@ -122,12 +125,17 @@ impl Processes {
             }
             let (kind, state) = &mut self.states[index];
             let state = state.borrow_and_update().clone();
-            let now = (state.is_ready(), matches!(state, State::Failed(_)));
-            if self.told.insert(kind.name(), now).unwrap_or_default() != now {
+            let now = told_of(&state);
+            if self.told.insert(kind.name(), now) != Some(now) {
                 return (*kind, state);
             }
         }
     }
+}
+
+/// What is told of a state: whether it is ready, and whether it is given up.
+fn told_of(state: &State) -> (bool, bool) {
+    (state.is_ready(), matches!(state, State::Failed(_)))
 }
 
 /// What is followed of a screen.

@@ -100,6 +100,11 @@ impl Watching {
 }
 
 impl Wait {
+    /// Longest time that it takes.
+    pub(in crate::desktop) fn longest(&self) -> Duration {
+        self.limit
+    }
+
     fn counts(&self, drawn: &[Area]) -> bool {
         drawn.iter().any(|area| {
             let is_in = self.region.is_none_or(|region| overlap(region, *area));

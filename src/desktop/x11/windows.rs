@@ -15,6 +15,7 @@ use super::atoms::Atoms;
 use super::monitors::Area;
 use super::stream::Limited;
 use super::{Failure, Wire};
+use crate::error::{Error, ErrorKind};
 
 /// Longest title that is read, in bytes.
 const TITLE: u32 = 4096;
@@ -79,7 +80,8 @@ impl Wire {
         let active = self.property(self.root, atoms._NET_ACTIVE_WINDOW, AtomEnum::WINDOW, 1)?;
         let check = self.property(self.root, atoms._NET_SUPPORTING_WM_CHECK, AtomEnum::WINDOW, 1)?;
         let (list, active, check) = (list.reply()?, active.reply()?, check.reply()?);
-        let (is_managed, active) = (number(&check).is_some(), number(&active));
+        let is_managed = number(&check).is_some();
+        let active = if is_managed { number(&active) } else { self.focus()? };
         let ids = if is_managed { numbers(&list) } else { self.visible()? };
         let asked = ids.into_iter().map(|id| self.ask(id, atoms)).collect::<Result<Vec<_>, _>>()?;
         let mut windows = Vec::with_capacity(asked.len());
@@ -93,9 +95,15 @@ impl Wire {
     pub(crate) fn window(&self, id: u32) -> Result<Option<Window>, Failure> {
         let atoms = self.atoms()?;
         let active = self.property(self.root, atoms._NET_ACTIVE_WINDOW, AtomEnum::WINDOW, 1)?;
+        let check = self.property(self.root, atoms._NET_SUPPORTING_WM_CHECK, AtomEnum::WINDOW, 1)?;
         let asked = self.ask(id, atoms)?;
-        let active = active.reply()?;
-        asked.answer(atoms, number(&active))
+        let (active, check) = (active.reply()?, check.reply()?);
+        let active = if number(&check).is_some() { number(&active) } else { self.focus()? };
+        asked.answer(atoms, active)
+    }
+
+    fn focus(&self) -> Result<Option<u32>, Failure> {
+        Ok(Some(self.x.get_input_focus()?.reply()?.focus))
     }
 
     fn visible(&self) -> Result<Vec<u32>, Failure> {
@@ -223,7 +231,7 @@ impl Wire {
     /// Asks the window manager for something, or does it where there is none. It is not waited for.
     ///
     /// # Errors
-    /// [`Failure::Refused`] without a window manager, for what only one can do.
+    /// [`ErrorKind::Conflict`] without a window manager, for what only one can do.
     pub(crate) fn wish(&self, id: u32, wish: Wish) -> Result<(), Failure> {
         let atoms = self.atoms()?;
         if self.manager()?.is_none() {
@@ -296,7 +304,8 @@ impl Wire {
                 self.x.configure_window(id, &place)?.ignore_error();
             }
             Wish::Minimize | Wish::Maximize | Wish::Unmaximize => {
-                return Err(Failure::Refused("no window manager runs that could do this".to_owned()));
+                let message = "no window manager runs that could do this";
+                return Err(Error::new(ErrorKind::Conflict, message).into());
             }
         }
         Ok(())

@@ -123,5 +123,9 @@ async fn nothing_is_done_of_a_batch_that_makes_no_sense() {
         let message = reply.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains("actions[1]: ") && message.contains(word), "{message}");
     }
+    let long =
+        json!({"actions": [{"type": "click", "x": 1, "y": 1}, {"type": "wait", "timeoutMs": 300_001}]});
+    let message = stage.client.post("/computeruse/batch").json(long).fails(400, "BAD_REQUEST").await;
+    assert!(message.contains("300 seconds"), "{message}");
     assert_eq!(stage.window.so_far().await, []);
 }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use x11rb::protocol::xproto::ConnectionExt;
 
 use crate::support::{Client, Daemon, Display, within};
 
@@ -31,16 +32,25 @@ async fn pasted(display: &Display, selection: &str, target: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// A program copies.
-async fn copy(display: &Display, selection: &str, target: &str, bytes: &[u8]) -> tokio::process::Child {
-    // It is there when it has taken the selection: in the foreground it says nothing, in the background it returns.
+/// A program copies, and has the selection then.
+async fn copy(display: &Display, selection: &str, target: &str, bytes: &[u8]) {
+    let x = display.connect();
+    let atom = x.intern_atom(false, selection.to_uppercase().as_bytes()).unwrap().reply().unwrap().atom;
+    let owner = || x.get_selection_owner(atom).unwrap().reply().unwrap().owner;
+    let before = owner();
     let mut command = xclip(display, &["-i", "-selection", selection, "-t", target]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(bytes).await.unwrap();
     drop(stdin);
     assert!(within(child.wait()).await.unwrap().success());
-    child
+    // It goes on in the background, where it takes the selection.
+    let taken = async {
+        while owner() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(taken).await;
 }
 
 /// A PNG file as far as its beginning tells.

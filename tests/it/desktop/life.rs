@@ -92,12 +92,15 @@ fn pid(started: &Value, name: &str) -> u32 {
 
 /// Waits until one process is, or is not, ready.
 async fn until(events: &mut Socket, name: &str, running: bool) {
-    loop {
-        let event = events.json().await;
-        if event["processName"] == name && event["running"] == running {
-            return;
+    let told = async {
+        loop {
+            let event = events.json().await;
+            if event["processName"] == name && event["running"] == running {
+                return;
+            }
         }
-    }
+    };
+    within(told).await;
 }
 
 async fn kill(pid: u32) {

@@ -118,12 +118,15 @@ async fn an_action_can_wait_for_its_effect_and_reply_with_a_picture() {
 
 /// The next event of a kind; others may come before.
 async fn event(socket: &mut Socket, kind: &str) -> Value {
-    loop {
-        let event = socket.json().await;
-        if event["type"] == kind {
-            return event;
+    let told = async {
+        loop {
+            let event = socket.json().await;
+            if event["type"] == kind {
+                return event;
+            }
         }
-    }
+    };
+    within(told).await
 }
 
 #[tokio::test]

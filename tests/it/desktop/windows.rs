@@ -100,7 +100,9 @@ async fn without_a_window_manager_visible_windows_are_listed() {
     // Its own border is outside of it.
     assert_eq!(placed["done"], true, "{placed}");
     client.post(&format!("{window}/raise")).ok().await;
-    client.post(&format!("{window}/maximize")).fails(500, "INTERNAL_SERVER_ERROR").await;
+    assert_eq!(client.post(&format!("{window}/focus")).ok().await.json()["window"]["isActive"], true);
+    let message = client.post(&format!("{window}/maximize")).fails(409, "CONFLICT").await;
+    assert!(message.contains("no window manager runs"), "{message}");
     assert_eq!(
         client.post(&format!("{window}/close")).ok().await.json(),
         json!({"done": true, "window": null})

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::client::Client;
 
 /// Longest that any single thing in a test may take; reached only when something is broken.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The shells that every command must work in.
 pub(crate) const SHELLS: [&str; 4] = ["/bin/bash", "/bin/dash", "/usr/bin/zsh", ASH];
@@ -141,6 +141,28 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Threads that it has.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// Waits until it has no more than so many descriptors open, beside that of a connection of ours over which it is
+    /// asked something meanwhile, which takes its time.
+    pub(crate) async fn closes_down_to(&self, descriptors: usize) {
+        let client = self.client();
+        within(async {
+            while self.descriptors() > descriptors + 1 {
+                client.get("/version").ok().await;
+            }
+        })
+        .await;
     }
 
     /// Its working directory, empty at first.

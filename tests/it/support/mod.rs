@@ -6,7 +6,9 @@ mod daemon;
 mod display;
 mod events;
 mod files;
+mod pty;
 mod socket;
+mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
@@ -14,4 +16,6 @@ pub(crate) use daemon::{Daemon, SHELLS, gone, make_fifo, pid_in, within};
 pub(crate) use display::{Display, Recorder, Seen, free_display, free_port};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};
+pub(crate) use pty::{EXIT_CONTROL, Tty, until_unlisted};
 pub(crate) use socket::Socket;
+pub(crate) use upstream::{Upstream, Wire, sent_header, streamed};

@@ -17,6 +17,8 @@ pub(crate) struct Socket {
     inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Of the reply to the handshake.
     pub(crate) headers: HeaderMap,
+    /// Of the close, once it has come.
+    pub(crate) reason: String,
 }
 
 impl Client {
@@ -30,11 +32,16 @@ impl Client {
         headers: &[(&'static str, &str)],
     ) -> Result<Socket, (u16, String)> {
         let mut request = self.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
+        if headers.iter().any(|(name, _)| *name == "host") {
+            request.headers_mut().remove("host");
+        }
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
         match within(connect_async(request)).await {
-            Ok((inner, reply)) => Ok(Socket { inner, headers: reply.headers().clone() }),
+            Ok((inner, reply)) => {
+                Ok(Socket { inner, headers: reply.headers().clone(), reason: String::new() })
+            }
             Err(Error::Http(reply)) => {
                 let body = reply.body().as_deref().unwrap_or_default();
                 Err((reply.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
@@ -63,11 +70,24 @@ impl Socket {
                 Message::Close(frame) => {
                     // Completes the handshake.
                     while within(self.inner.next()).await.is_some() {}
-                    return Err(frame.expect("a close has a code").code.into());
+                    let frame = frame.expect("a close has a code");
+                    self.reason = frame.reason.to_string();
+                    return Err(frame.code.into());
                 }
                 message => return Ok(message),
             }
         }
+    }
+
+    /// Sends a text frame.
+    pub(crate) async fn say(&mut self, text: &str) {
+        within(self.inner.send(Message::text(text))).await.unwrap();
+    }
+
+    /// Closes it and waits for the other end's close.
+    pub(crate) async fn close(mut self) {
+        within(self.inner.close(None)).await.unwrap();
+        while within(self.inner.next()).await.is_some() {}
     }
 
     /// The next text frame as JSON.
@@ -94,6 +114,16 @@ impl Socket {
                 Err(code) => return (frames, code),
             }
         }
+    }
+
+    /// Sends a frame; waits while the daemon takes nothing.
+    pub(crate) async fn send(&mut self, message: Message) {
+        within(self.inner.send(message)).await.unwrap();
+    }
+
+    /// Ends the connection without a word.
+    pub(crate) fn vanish(self) {
+        drop(self.inner);
     }
 
     /// Sends a ping and waits for its pong.

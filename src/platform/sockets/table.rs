@@ -1,40 +1,58 @@
-//! TCP sockets of this machine, from `/proc/net/tcp` and `/proc/net/tcp6` (proc(5)).
+//! `/proc/net/tcp` and `/proc/net/tcp6` (proc(5)).
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The user id that owns the socket whose own address is `own` and whose peer is `peer`; none when there is no such
-/// socket on this machine, or no `/proc`.
-pub fn owner(own: SocketAddr, peer: SocketAddr) -> Option<u32> {
-    let (own, peer) = (canonical(own), canonical(peer));
+use super::{Listener, canonical};
+
+const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+/// `TCP_LISTEN`, as the tables have it.
+const LISTENS: u8 = 0x0A;
+
+pub(super) fn owner(own: SocketAddr, peer: SocketAddr) -> io::Result<Option<u32>> {
     // A client may use an IPv6 socket for an IPv4 address, so both tables count.
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-        let table = std::fs::read_to_string(table).ok()?;
-        table
-            .lines()
-            .skip(1)
-            .filter_map(parse)
-            .find(|row| row.own == own && row.peer == peer)
-            .map(|row| row.uid)
-    })
+    let row = rows()?.into_iter().find(|row| canonical(row.own) == own && canonical(row.peer) == peer);
+    Ok(row.map(|row| row.uid))
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+pub(super) fn listeners() -> io::Result<Vec<Listener>> {
+    let rows = rows()?.into_iter().filter(|row| row.state == LISTENS);
+    Ok(rows.map(|Row { own, inode, uid, .. }| Listener { address: own, inode, uid }).collect())
+}
+
+/// The rows of both tables; a kernel without IPv6 has one.
+fn rows() -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let mut failure = None;
+    for table in TABLES {
+        match std::fs::read_to_string(table) {
+            Ok(table) => rows.extend(table.lines().skip(1).filter_map(parse)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if rows.is_empty() => Err(error),
+        _ => Ok(rows),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     own: SocketAddr,
     peer: SocketAddr,
+    state: u8,
     uid: u32,
+    inode: u64,
 }
 
 fn parse(line: &str) -> Option<Row> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let own = address(fields.next()?)?;
     let peer = address(fields.next()?)?;
-    let uid = fields.nth(4)?.parse().ok()?;
-    Some(Row { own, peer, uid })
+    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+    let uid = fields.nth(3)?.parse().ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    Some(Row { own, peer, state, uid, inode })
 }
 
 /// `0100007F:08E8`: words of 32 bits in the machine's byte order, then the port.
@@ -51,7 +69,7 @@ fn address(text: &str) -> Option<SocketAddr> {
         16 => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
         _ => return None,
     };
-    Some(canonical(SocketAddr::new(address, port)))
+    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -67,19 +85,14 @@ mod tests {
         let expected = Row {
             own: "127.0.0.1:41394".parse().unwrap(),
             peer: "127.0.0.1:2280".parse().unwrap(),
+            state: 1,
             uid: 1000,
+            inode: 12345,
         };
         assert_eq!(row, Some(expected));
-        assert_eq!(address("0000000000000000FFFF00000100007F:08E8"), Some("127.0.0.1:2280".parse().unwrap()));
+        let mapped = address("0000000000000000FFFF00000100007F:08E8").map(canonical);
+        assert_eq!(mapped, Some("127.0.0.1:2280".parse().unwrap()));
         assert_eq!(address("00000000000000000000000001000000:0016"), Some("[::1]:22".parse().unwrap()));
         assert_eq!(parse("  sl  local_address rem_address   st tx_queue"), None);
-    }
-
-    #[test]
-    fn the_owner_of_a_connection_is_us() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let uid = owner(client.local_addr().unwrap(), listener.local_addr().unwrap());
-        assert_eq!(uid, Some(rustix::process::geteuid().as_raw()));
     }
 }

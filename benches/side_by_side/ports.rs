@@ -1,0 +1,163 @@
+//! The reverse proxy beside the same server without it, and beside a relay that copies bytes and knows nothing: what
+//! one more process on the way costs at least.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Daemon, MIB, Row, exchange, head, memory_row, percentile, rate, ratio};
+
+/// Bytes of a body.
+const BODY: usize = 2048 * MIB;
+/// Small requests that are timed, one after the other.
+const REQUESTS: usize = 5000;
+
+/// A server that does nothing but move bytes: a thread for each connection.
+fn server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    port
+}
+
+fn serve(mut stream: TcpStream) {
+    stream.set_nodelay(true).unwrap();
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; MIB]);
+    loop {
+        let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n").map(|end| end + 4) else {
+            match stream.read(&mut buffer[..4096]) {
+                Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+                _ => return,
+            }
+            continue;
+        };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut left = length.map_or(0, |length| length.parse::<usize>().unwrap()) - (bytes.len() - end);
+        bytes.clear();
+        while left > 0 {
+            let most = left.min(buffer.len());
+            left -= stream.read(&mut buffer[..most]).unwrap();
+        }
+        let count = if head.starts_with("get /large") { BODY } else { 2 };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {count}\r\n\r\n").as_bytes()).unwrap();
+        let mut left = count;
+        while left > 0 {
+            let most = left.min(buffer.len());
+            stream.write_all(&buffer[..most]).unwrap();
+            left -= most;
+        }
+    }
+}
+
+/// Copies bytes to and from `port`, a thread for each direction.
+fn relay(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), connect(port));
+            let ends = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+            for (from, to) in ends {
+                thread::spawn(move || copy(from, to));
+            }
+        }
+    });
+    own
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 128 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn download(mut stream: TcpStream, path: &str) -> Duration {
+    let began = Instant::now();
+    stream.write_all(format!("GET {path}large HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    let (head, begun) = head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let (mut buffer, mut left) = (vec![0; MIB], BODY - begun.len());
+    while left > 0 {
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "{left} bytes are missing");
+        left -= count;
+    }
+    began.elapsed()
+}
+
+fn upload(mut stream: TcpStream, path: &str) -> Duration {
+    let began = Instant::now();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let zeros = vec![0; MIB];
+    (0..BODY / MIB).for_each(|_| stream.write_all(&zeros).unwrap());
+    let (head, _) = self::head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    began.elapsed()
+}
+
+pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
+    let (daemon, port) = (Daemon::start(directory), server());
+    let path = format!("/proxy/{port}/");
+    let idle = daemon.memory("VmHWM");
+
+    let (mut direct, mut proxied) = (connect(port), daemon.connect());
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..REQUESTS {
+        for (stream, path, times) in [(&mut direct, "/", &mut without), (&mut proxied, &path, &mut with)] {
+            let began = Instant::now();
+            exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            times.push(began.elapsed());
+        }
+    }
+    let times = |what, percent, target| {
+        let (ours, theirs) =
+            (percentile(&mut with.clone(), percent), percentile(&mut without.clone(), percent));
+        let micros = |time: Duration| format!("{:.0} µs", time.as_secs_f64() * 1e6);
+        Row {
+            what,
+            ours: micros(ours),
+            theirs: micros(theirs),
+            ratio: format!("+{}", micros(ours - theirs)),
+            target,
+        }
+    };
+    let relay = relay(port);
+    let rates = |what, ours: Duration, theirs: Duration| {
+        let (ours, theirs) = (rate(BODY, ours), rate(BODY, theirs));
+        let mib = |rate: f64| format!("{rate:.0} MiB/s");
+        Row { what, ours: mib(ours), theirs: mib(theirs), ratio: ratio(ours, theirs), target: "≥ 0.80" }
+    };
+    let rows = vec![
+        times("proxied request, p50", 50, "+ ≤ 200 µs"),
+        times("proxied request, p99", 99, "-"),
+        rates("proxied download", download(daemon.connect(), &path), download(connect(port), "/")),
+        rates(
+            "proxied download, beside a relay",
+            download(daemon.connect(), &path),
+            download(connect(relay), "/"),
+        ),
+        rates("proxied upload", upload(daemon.connect(), &path), upload(connect(port), "/")),
+        rates("proxied upload, beside a relay", upload(daemon.connect(), &path), upload(connect(relay), "/")),
+        memory_row("memory, both", daemon.memory("VmHWM") - idle),
+    ];
+    drop(daemon);
+    rows
+}
