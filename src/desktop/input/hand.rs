@@ -15,12 +15,18 @@ use tracing::{debug, info};
 use super::{Action, Outcome};
 use crate::desktop::Desktop;
 use crate::desktop::x11::keymap::{KeyMap, Loan, Locks};
-use crate::desktop::x11::{Connection, Failure, Wire};
+use crate::desktop::x11::{Connection, Failure, Wire, client};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Time that programs get to read a changed keyboard map, before the next keys and before the next change. Measured:
-/// with less, toolkits under load translate keys with the map of before.
-pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// Least time that programs get to read a changed keyboard map, before the next keys and before the next change.
+/// Measured: with less, toolkits translate keys with the map of before.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Longest time that a program which is still busy gets.
+const SETTLE_BUSY: Duration = Duration::from_secs(1);
+/// Time between two looks at such a program.
+const LOOK: Duration = Duration::from_millis(4);
+/// Looks, one after the other, at which it has to be idle: reading a map takes several exchanges with the server.
+const IDLE_LOOKS: u32 = 3;
 
 /// What is held down between requests, and what an action has yet to undo.
 #[derive(Debug, Default)]
@@ -137,13 +143,35 @@ impl<'a> Hand<'a> {
             .await
     }
 
+    /// Waits until the program that gets the keys has had the time to read the keyboard map and all keys before.
+    ///
+    /// On a busy machine, that is more than a fixed time. A thread counts as idle once it has been seen asleep; one that
+    /// never sleeps is given up on after a while.
+    pub(super) async fn settle(&self) -> Result<()> {
+        let until = Instant::now() + SETTLE_BUSY;
+        sleep(SETTLE).await;
+        let Some(process) = self.run(Wire::focused_process).await? else { return Ok(()) };
+        let mut idle = 0;
+        while idle < IDLE_LOOKS && Instant::now() < until {
+            // The server's answer comes after what it has sent to others.
+            let mut awake = self.run(move |wire| wire.sync().map(|()| client::awake(process))).await?;
+            idle = if awake.is_empty() { idle + 1 } else { 0 };
+            while !awake.is_empty() && Instant::now() < until {
+                sleep(LOOK).await;
+                let still = self.run(move |_| Ok(client::awake(process))).await?;
+                awake.retain(|thread| still.contains(thread));
+            }
+        }
+        Ok(())
+    }
+
     /// Undoes what the action has left behind.
     pub(super) async fn let_go(&mut self) -> Result<()> {
         if self.held.undo.is_empty() {
             return Ok(());
         }
         if !self.held.undo.loans.is_empty() {
-            sleep(SETTLE).await;
+            let _ = self.settle().await; // a lost connection is told by what follows
         }
         let undo = Arc::new(mem::take(&mut self.held.undo));
         let done = self.run({

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::hand::{Hand, HeldKey, SETTLE};
+use super::hand::{Hand, HeldKey};
 use super::keys::Modifier;
 use crate::desktop::x11::keymap::{KeyMap, LEVELS, Loan, Locks, Stroke, symbol};
 use crate::desktop::x11::selection::{Content, Selection};
@@ -155,7 +155,7 @@ impl Hand<'_> {
         let (symbol, modifiers) = paste.chord;
         self.press(Chord { symbol, modifiers, hold: Duration::ZERO }).await?;
         let done = timeout(PASTE, taken.notified()).await;
-        sleep(SETTLE).await; // a program that keeps a history of the clipboard may have been the first
+        self.settle().await?; // a program that keeps a history of the clipboard may have been the first
         if let Some(before) = before {
             self.desktop.set_clipboard(clipboard, before).await?;
         }
@@ -188,7 +188,7 @@ impl Hand<'_> {
             let (now, later) = rest.split_at_mut(count);
             if !symbols.is_empty() {
                 if again {
-                    sleep(SETTLE).await;
+                    self.settle().await?;
                 }
                 again = true;
                 let lent = self.lend(&map, &spare, &symbols).await?;
@@ -350,7 +350,7 @@ impl Hand<'_> {
             wire.lend(&now, &loans)
         })
         .await?;
-        sleep(SETTLE).await;
+        self.settle().await?;
         Ok(lent)
     }
 

@@ -10,6 +10,7 @@
 mod atoms;
 pub(crate) mod capture;
 mod changes;
+pub(crate) mod client;
 mod devices;
 mod drawn;
 pub(crate) mod keymap;
@@ -40,7 +41,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 use x11rb::connection::{Connection as _, RequestConnection};
 use x11rb::errors::{ConnectionError, ReplyError, ReplyOrIdError};
-use x11rb::protocol::{Event, damage, randr, shm, xfixes, xkb, xproto, xtest};
+use x11rb::protocol::{Event, damage, randr, res, shm, xfixes, xkb, xproto, xtest};
 use x11rb::reexports::x11rb_protocol::{parse_display, xauth};
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 
@@ -297,6 +298,8 @@ pub(crate) struct Extensions {
     pub(crate) damage: bool,
     /// Monitors and modes.
     pub(crate) randr: bool,
+    /// Which program a window is of.
+    pub(crate) res: bool,
     /// Pictures through shared memory.
     pub(crate) shm: bool,
     /// The pointer's image; selections.
@@ -379,6 +382,7 @@ impl Extensions {
         let names = [
             damage::X11_EXTENSION_NAME,
             randr::X11_EXTENSION_NAME,
+            res::X11_EXTENSION_NAME,
             shm::X11_EXTENSION_NAME,
             xfixes::X11_EXTENSION_NAME,
             xkb::X11_EXTENSION_NAME,
@@ -387,20 +391,24 @@ impl Extensions {
         for name in names {
             x.prefetch_extension_information(name)?;
         }
-        let mut has = [false; 6];
+        let mut has = [false; 7];
         for (has, name) in has.iter_mut().zip(names) {
             *has = x.extension_information(name)?.is_some();
         }
-        let [damage, randr, shm, xfixes, xkb, xtest] = has;
+        let [damage, randr, res, shm, xfixes, xkb, xtest] = has;
         let xfixes_version = xfixes.then(|| xfixes::query_version(x, 5, 0)).transpose()?;
         let damage_version = damage.then(|| damage::query_version(x, 1, 1)).transpose()?;
         let randr_version = randr.then(|| randr::query_version(x, 1, 5)).transpose()?;
+        let res_version = res.then(|| res::query_version(x, 1, 2)).transpose()?;
         let xkb_version = xkb.then(|| xkb::use_extension(x, 1, 0)).transpose()?;
         Ok(Self {
             damage: damage_version.is_some_and(|cookie| cookie.reply().is_ok()),
             randr: randr_version
                 .and_then(|cookie| cookie.reply().ok())
                 .is_some_and(|version| (version.major_version, version.minor_version) >= (1, 5)),
+            res: res_version
+                .and_then(|cookie| cookie.reply().ok())
+                .is_some_and(|version| (version.server_major, version.server_minor) >= (1, 2)),
             shm,
             xfixes: xfixes_version.is_some_and(|cookie| cookie.reply().is_ok()),
             xkb: xkb_version.and_then(|cookie| cookie.reply().ok()).is_some_and(|version| version.supported),

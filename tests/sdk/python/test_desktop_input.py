@@ -68,8 +68,8 @@ class Window:
             name = line.split(" ")[0]
             if name in names:
                 text = ""
-                while (line := (await within(self.process.stdout.readline())).decode()).strip():
-                    text += line
+                while "same_screen" not in text:
+                    text += (await within(self.process.stdout.readline())).decode()
                 x, y = self.PLACE.search(text).groups()
                 detail = self.DETAIL.search(text)
                 return name, int(x), int(y), detail and (detail[1] or detail[2])
