@@ -12,7 +12,9 @@ use crate::platform::shutdown::Shutdown;
 use crate::platform::sockets::OwnPorts;
 use crate::platform::telemetry::Telemetry;
 use crate::ports::Ports;
+use crate::process::code::Code;
 use crate::process::exec::Exec;
+use crate::process::interpreter::Interpreter;
 use crate::process::pty::Ptys;
 use crate::process::session::Sessions;
 use crate::standalone::Standalone;
@@ -32,6 +34,10 @@ pub struct App {
     pub own_ports: OwnPorts,
     /// Commands with collected output.
     pub exec: Exec,
+    /// Programs with collected output and charts.
+    pub code: Code,
+    /// Python that keeps its state.
+    pub interpreter: Interpreter,
     /// Shells that run commands one by one.
     pub sessions: Sessions,
     /// The screen and what is done on it.
@@ -78,6 +84,14 @@ impl App {
             ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
             own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
+            code: Code::new(
+                supervisor.clone(),
+                environment.clone(),
+                work_dir.clone(),
+                config.temporary_directory(),
+                shutdown.clone(),
+            ),
+            interpreter: Interpreter::new(supervisor.clone(), work_dir.clone(), shutdown.clone()),
             ptys: Ptys::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),
             sessions: Sessions::new(
                 supervisor,

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "starts the programs that are compared")]
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
+mod code;
 mod desktop;
 mod desktop_life;
 mod files;
@@ -31,6 +32,8 @@ fn main() {
         ("execute", process::execute),
         ("session", process::session),
         ("stream", process::stream),
+        ("code", code::code_run),
+        ("interpreter", code::interpreter),
         ("pty", pty::pty),
         ("upload", files::upload),
         ("download", files::download),

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod client;
+pub mod exit;
 pub mod extract;
 pub mod output;
 pub mod range;

@@ -179,13 +179,17 @@ pub enum Part {
     Json(String),
     /// A string with the text of a log.
     Log(LogText),
+    /// A string with several parts of one, which it is without what is between them.
+    Logs(VecDeque<LogText>),
 }
 
 /// A JSON document of parts, sent while the logs are read. Small ones are put together first and have a length.
 pub async fn json_document(parts: Vec<Part>) -> Body {
+    let length = |text: &LogText| text.until.map_or(u64::MAX, |until| until.saturating_sub(text.offset));
     let size = |part: &Part| match part {
         Part::Json(_) => 0,
-        Part::Log(text) => text.until.map_or(u64::MAX, |until| until.saturating_sub(text.offset)),
+        Part::Log(text) => length(text),
+        Part::Logs(texts) => texts.iter().map(length).fold(0, u64::saturating_add),
     };
     let is_small = parts.iter().map(size).fold(0, u64::saturating_add) <= WHOLE;
     let mut document = Document { parts: parts.into(), escape: None };
@@ -231,19 +235,20 @@ struct Document {
 impl Document {
     async fn next(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        let text = match self.parts.front_mut()? {
+        let next = match self.parts.front_mut()? {
             Part::Json(json) => {
                 out = std::mem::take(json).into_bytes();
                 self.parts.pop_front();
                 return Some(out);
             }
-            Part::Log(text) => text,
+            Part::Log(text) => text.next().await,
+            Part::Logs(texts) => next_of(texts).await,
         };
         let escape = self.escape.get_or_insert_with(|| {
             out.push(b'"');
             Escape::default()
         });
-        match text.next().await {
+        match next {
             Some(items) => items.iter().for_each(|bytes| escape.push(bytes, &mut out)),
             None => {
                 escape.finish(&mut out);
@@ -253,6 +258,17 @@ impl Document {
             }
         }
         Some(out)
+    }
+}
+
+/// The next bytes of several parts of a log, one after the other.
+async fn next_of(texts: &mut VecDeque<LogText>) -> Option<Vec<Bytes>> {
+    loop {
+        let items = texts.front_mut()?.next().await;
+        if items.is_some() {
+            return items;
+        }
+        texts.pop_front();
     }
 }
 

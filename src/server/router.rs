@@ -71,6 +71,8 @@ fn routes(app: &App) -> Routes {
         .merge(crate::files::routes::router(app.files.clone()))
         .merge(crate::ports::routes::router(app.ports.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
+        .merge(crate::process::code::routes::router(app.code.clone()))
+        .merge(crate::process::interpreter::routes::router(app.interpreter.clone(), app.shutdown.clone()))
         .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
         .merge(crate::desktop::router(app.desktop.clone()))
         .merge(crate::process::pty::routes::router(app.ptys.clone(), app.shutdown.clone()));

@@ -6,6 +6,7 @@
 mod audience;
 mod command;
 mod environment;
+mod memory;
 mod output;
 mod pidfd;
 mod process;
@@ -26,6 +27,7 @@ use std::time::Duration;
 pub use audience::Viewer;
 pub use command::{Command, Output};
 pub use environment::{Environment, check_name, check_value};
+pub use memory::memory;
 pub use output::{Chunk, OutputLog, Piece, Stream};
 pub use process::{Cause, Exit, Process};
 pub use pump::Pump;

@@ -108,6 +108,21 @@ impl Process {
         }
     }
 
+    /// Sends SIGINT to it and to those of its descendants that were started after `since`, as a terminal does for Ctrl-C.
+    pub async fn interrupt_since(&self, since: Instant) {
+        tree::interrupt(&self.supervisor, &self.root, since).await;
+    }
+
+    /// Kills those of its descendants that were started after `since`; it goes on itself.
+    pub async fn kill_descendants_since(&self, since: Instant) {
+        tree::kill_descendants(&self.supervisor, &self.root, since).await;
+    }
+
+    /// Ends it, or what it has left behind, with SIGTERM, and with SIGKILL what is there after `grace`.
+    pub async fn end(&self, grace: Duration) {
+        tree::stop(&self.supervisor, &self.root, grace).await;
+    }
+
     /// Ends it and all its descendants: SIGTERM, grace, SIGKILL.
     pub fn stop(&self) {
         self.stop.cancel();

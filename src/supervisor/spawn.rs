@@ -35,6 +35,9 @@ const SHELL: &CStr = c"/bin/sh";
 /// The largest signal number (signal(7)).
 const LAST_SIGNAL: c_int = 64;
 
+/// What becoming the program is called in errors.
+const EXEC: &str = "fork/exec ";
+
 /// A process that did not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {}", os_text(.source))]
@@ -42,6 +45,13 @@ pub struct StartError {
     /// What failed, and on what: `fork/exec /bin/bash`, `chdir /no/such`.
     pub(super) step: String,
     pub(super) source: io::Error,
+}
+
+impl StartError {
+    /// Whether there is no such program, so that another one may be tried.
+    pub fn is_missing_program(&self) -> bool {
+        self.step.starts_with(EXEC) && self.source.kind() == io::ErrorKind::NotFound
+    }
 }
 
 /// The standard descriptors of a child.
@@ -103,7 +113,7 @@ impl Step {
             (Self::Terminal, ..) => format!("terminal of {program}"),
             (Self::User, _, Some(user)) => format!("become user {} for {program}", user.uid),
             (Self::Directory, Some(cwd), _) => format!("chdir {}", cwd.display()),
-            (Self::User | Self::Directory | Self::Exec, ..) => format!("fork/exec {program}"),
+            (Self::User | Self::Directory | Self::Exec, ..) => format!("{EXEC}{program}"),
         };
         StartError { step, source }
     }

@@ -88,13 +88,25 @@ pub(super) async fn stop(supervisor: &Inner, root: &Root, grace: Duration) {
 
 /// Ends a tree at once.
 pub(super) async fn kill(supervisor: &Inner, root: &Root) {
+    kill_those(supervisor, root, |_| true).await;
+}
+
+/// Ends the descendants of a process that were started after `since`, at once.
+pub(super) async fn kill_descendants(supervisor: &Inner, root: &Root, since: Instant) {
+    let since = ticks(since);
+    kill_those(supervisor, root, |member| Some(member.pid) != root.live_pid() && member.row.started >= since)
+        .await;
+}
+
+async fn kill_those(supervisor: &Inner, root: &Root, is_meant: impl Fn(&Member) -> bool) {
     let deadline = Instant::now() + KILL_LIMIT;
     loop {
         // A process that forks without end outruns a search; one that is stopped does not. So everyone is stopped
         // until a search finds nobody new.
         let mut stopped = HashSet::new();
         let alive = loop {
-            let Some(alive) = members(supervisor, root).await else { return };
+            let Some(mut alive) = members(supervisor, root).await else { return };
+            alive.retain(&is_meant);
             let new = alive.iter().filter(|member| stopped.insert(member.pid));
             if new.map(|member| member.signal(Signal::STOP)).count() == 0 {
                 break alive;
@@ -157,16 +169,38 @@ fn ignores_hangups(pid: i32) -> bool {
 
 /// Sends a signal to the descendants of a process that were started after `since`; to itself when there are none.
 pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, since: Instant) {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
-    let ticks =
-        now.saturating_sub(since.elapsed()).as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
-    let is_root = |member: &&Member| Some(member.pid) == root.live_pid();
-    let members = members(supervisor, root).await.unwrap_or_default();
-    let (itself, descendants): (Vec<_>, Vec<_>) = members.iter().partition(is_root);
-    let new: Vec<_> = descendants.into_iter().filter(|member| member.row.started >= ticks as u64).collect();
+    let (itself, new) = itself_and_new(supervisor, root, since).await;
     let told = if new.is_empty() { itself } else { new };
     told.iter().for_each(|member| member.signal(signal));
+}
+
+/// Sends SIGINT to a process and to the descendants that were started after `since`.
+pub(super) async fn interrupt(supervisor: &Inner, root: &Root, since: Instant) {
+    let (itself, new) = itself_and_new(supervisor, root, since).await;
+    if itself.is_empty() {
+        // Perhaps because there is no /proc to find it in.
+        root.signal(Signal::INT);
+    }
+    // The descendants first: their parent may be waiting for them.
+    new.iter().chain(&itself).for_each(|member| member.signal(Signal::INT));
+}
+
+/// The root of a tree, and its descendants that were started after `since`.
+async fn itself_and_new(supervisor: &Inner, root: &Root, since: Instant) -> (Vec<Member>, Vec<Member>) {
+    let since = ticks(since);
+    let members = members(supervisor, root).await.unwrap_or_default();
+    let (itself, mut descendants): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| Some(member.pid) == root.live_pid());
+    descendants.retain(|member| member.row.started >= since);
+    (itself, descendants)
+}
+
+/// A moment as `/proc` tells when processes were started: in ticks since boot.
+fn ticks(moment: Instant) -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let since_boot = now.saturating_sub(moment.elapsed()).as_secs_f64();
+    (since_boot * rustix::param::clock_ticks_per_second() as f64) as u64
 }
 
 /// Whether all of `members` ended before `deadline`.
@@ -219,6 +253,15 @@ fn find(root: &Root) -> Option<Vec<Member>> {
 impl Root {
     fn live_pid(&self) -> Option<i32> {
         self.pid.filter(|_| !self.reaped.load(Ordering::Acquire)).map(|pid| pid.as_raw_nonzero().get())
+    }
+
+    /// Signals the root alone, if it has not been reaped.
+    fn signal(&self, signal: Signal) {
+        let handle = self.live_pid().and_then(Pid::from_raw).and_then(|pid| PidFd::open(pid).ok());
+        // Looked at again: what the handle was opened for is the root as long as nobody has reaped that.
+        if let Some(handle) = handle.filter(|_| self.live_pid().is_some()) {
+            handle.signal(signal);
+        }
     }
 
     pub(super) fn has_tagged(&self, pid: i32) -> bool {

@@ -5,9 +5,11 @@
 
 mod support;
 
+mod code;
 mod desktop;
 mod exec;
 mod files;
+mod interpreter;
 mod logs;
 mod pid_1;
 mod ports;

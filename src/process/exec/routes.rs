@@ -8,20 +8,19 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::service::{Exec, Outcome};
-use super::wire::{ExecuteRequest, ExecuteResponse, ExitRecord};
+use super::wire::{ExecuteRequest, ExecuteResponse};
 use crate::endpoints;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::http::exit::{ExitRecord, exit_code, timed_out};
 use crate::http::extract::{Query, collect, exactly_true, json};
-use crate::http::output::{LogText, Part, Select, json_document, json_string, tail};
+use crate::http::output::{LogText, Part, Select, json_document, json_string};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
 use crate::platform::idempotency::Key;
-use crate::supervisor::{Cause, Exit, ExitStatus, OutputLog};
+use crate::supervisor::{Cause, Exit, OutputLog};
 
 /// Largest request, in bytes: a command may have many megabytes.
 const BODY_BYTES: usize = 64 * 1024 * 1024;
-/// Of a command that timed out, this much of the end of its output is in the error, when it is asked for.
-const PARTIAL_BYTES: u64 = 64 * 1024;
 
 pub(crate) fn router(exec: Exec) -> Routes {
     Routes::new().routes(endpoints!(execute)).with_state(exec)
@@ -66,10 +65,7 @@ async fn execute(
 }
 
 async fn ended(exit: Exit, output: OutputLog, detail: bool) -> Response {
-    let code = match exit.status {
-        ExitStatus::Code(code) => code,
-        ExitStatus::Signal(_) => -1,
-    };
+    let code = exit_code(exit);
     let record = if detail {
         let record = ExitRecord::new(exit, output.end(), output.dropped());
         format!("\"exit\":{},", serde_json::to_string(&record).expect("a record is plain JSON"))
@@ -86,12 +82,4 @@ async fn ended(exit: Exit, output: OutputLog, detail: bool) -> Response {
 
 fn json_reply(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
-}
-
-async fn timed_out(output: &OutputLog, detail: bool) -> Error {
-    let error = Error::new(ErrorKind::ExecutionTimeout, "command execution timeout");
-    if !detail {
-        return error;
-    }
-    error.with_detail("partialOutput", tail(output, output.end().saturating_sub(PARTIAL_BYTES)).await)
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::service::Request;
+use crate::http::exit::ExitRecord;
 use crate::http::extract::integral;
-use crate::supervisor::{Cause, Exit};
 
 /// A command to run to its end.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -56,51 +56,4 @@ pub(super) struct ExecuteResponse {
     result: String,
     /// How it ended, when the query says `detail=true`.
     exit: Option<ExitRecord>,
-}
-
-/// How a process ended and what it used.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ExitRecord {
-    /// `exited`, `signalled`, `timedOut`, `memoryLimit` or `stopped`.
-    cause: &'static str,
-    /// Name of the signal that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<String>,
-    /// Milliseconds from start to exit.
-    run_time_ms: u64,
-    /// Milliseconds of CPU time, with the children that it waited for.
-    cpu_time_ms: u64,
-    /// Largest resident set of it or of one such child.
-    peak_memory_bytes: u64,
-    /// Bytes that it printed.
-    output_bytes: u64,
-    /// Bytes of those that were dropped from the middle.
-    dropped_bytes: u64,
-}
-
-impl ExitRecord {
-    pub(super) fn new(exit: Exit, output_bytes: u64, dropped_bytes: u64) -> Self {
-        let signal = exit.status.signal_name();
-        let cause = match exit.cause {
-            Cause::TimeLimit => "timedOut",
-            Cause::MemoryLimit => "memoryLimit",
-            Cause::Stopped => "stopped",
-            Cause::Itself if signal.is_some() => "signalled",
-            Cause::Itself => "exited",
-        };
-        Self {
-            cause,
-            signal,
-            run_time_ms: millis(exit.run_time),
-            cpu_time_ms: millis(exit.cpu_time),
-            peak_memory_bytes: exit.peak_memory_bytes,
-            output_bytes,
-            dropped_bytes,
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,6 +25,16 @@ const ASH: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/ash");
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_toolboxd");
 
+/// Where `tests/run` installs Python's packages and Node.js's.
+const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.venv/bin");
+pub(crate) const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/node_modules");
+
+/// A `PATH` in which Python has packages.
+pub(crate) fn python_path() -> String {
+    assert!(Path::new(VENV).exists(), "{VENV} is needed for this test; tests/run makes it");
+    format!("{VENV}:{}", std::env::var("PATH").unwrap())
+}
+
 /// Waits for what a test expects to happen.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("this should not take a minute")

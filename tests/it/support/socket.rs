@@ -62,6 +62,11 @@ impl Socket {
         self.headers.get("sec-websocket-protocol").map(|value| value.to_str().unwrap())
     }
 
+    /// Sends a text frame with JSON.
+    pub(crate) async fn send_json(&mut self, value: &Value) {
+        self.say(&value.to_string()).await;
+    }
+
     /// The next frame with data; the code of the close, when it comes instead.
     pub(crate) async fn next(&mut self) -> Result<Message, u16> {
         loop {

@@ -10,6 +10,7 @@ import inspect
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from daytona import AsyncDaytona, Daytona, DaytonaConfig
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("TOOLBOXD_BINARY", ROOT / "target/debug/toolboxd"))
 NOBODY = 65534
+# With the packages and programs that tests/run installs.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), str(ROOT / "tests/sdk/node_modules/.bin"), os.environ["PATH"]])
 # Seconds.
 LIMIT = 60
 
@@ -73,7 +76,7 @@ class DaemonProcess:
             self.process = subprocess.Popen(
                 [binary, *arguments],
                 cwd=self.work,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", **environment},
+                env={"PATH": PATH, "HOME": str(self.home), "LANG": "C.UTF-8", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

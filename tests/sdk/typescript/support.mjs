@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -13,6 +13,11 @@ import { Daytona } from '@daytonaio/sdk'
 
 const BINARY =
   process.env.TOOLBOXD_BINARY ?? fileURLToPath(new URL('../../../target/debug/toolboxd', import.meta.url))
+
+const own = (path) => fileURLToPath(new URL(path, import.meta.url))
+
+/** With the packages and programs that tests/run installs. */
+const PATH = [own('../../.venv/bin'), own('../node_modules/.bin'), process.env.PATH].join(delimiter)
 
 /** User id of `nobody`, for what root is never forbidden. */
 export const NOBODY = 65534
@@ -32,7 +37,7 @@ export async function startDaemon(t, { user, env = {}, command = [] } = {}) {
   copyFileSync(BINARY, binary)
   const child = spawn(binary, ['--listen', '127.0.0.1:0', ...command], {
     cwd: work,
-    env: { PATH: process.env.PATH, HOME: home, LANG: 'C.UTF-8', ...env },
+    env: { PATH, HOME: home, LANG: 'C.UTF-8', ...env },
     stdio: ['ignore', 'pipe', openSync(log, 'w')],
     uid: user,
     gid: user,
