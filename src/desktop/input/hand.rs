@@ -150,7 +150,11 @@ impl<'a> Hand<'a> {
     pub(super) async fn settle(&self) -> Result<()> {
         let until = Instant::now() + SETTLE_BUSY;
         sleep(SETTLE).await;
-        let Some(process) = self.run(Wire::focused_process).await? else { return Ok(()) };
+        let process = match self.run(Wire::focused_process).await {
+            Ok(Some(process)) => process,
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Ok(None) | Err(_) => return Ok(()), // its window may have gone meanwhile
+        };
         let mut idle = 0;
         while idle < IDLE_LOOKS && Instant::now() < until {
             // The server's answer comes after what it has sent to others.

@@ -46,7 +46,7 @@ struct Paste {
     text: String,
     /// What makes the program paste.
     chord: (u32, Vec<Modifier>),
-    /// Whether it is typed when it is short of characters that keys have to be lent for, and when no program takes it.
+    /// Whether it is typed after all when that does not take long, and when no program takes it.
     or_type: bool,
 }
 
