@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::desktop::{self, Desktop};
 use crate::files::Files;
 use crate::git::{Git, Remotes};
 use crate::lsp::Lsp;
@@ -47,6 +48,8 @@ pub struct App {
     pub sessions: Sessions,
     /// Language servers.
     pub lsp: Lsp,
+    /// The screen and what is done on it.
+    pub desktop: Desktop,
     /// Interactive terminals.
     pub ptys: Ptys,
     /// Where traces and logs go.
@@ -94,6 +97,12 @@ impl App {
                 supervisor.clone(),
                 environment.clone(),
                 work_dir.clone(),
+                shutdown.clone(),
+            ),
+            desktop: Desktop::new(
+                desktop::Settings::new(config),
+                supervisor.clone(),
+                environment.clone(),
                 shutdown.clone(),
             ),
             ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),

@@ -264,6 +264,45 @@ pub struct Config {
     #[arg(long, env = "TOOLBOXD_SANDBOX_OTEL_EXTRA_LABELS", value_name = "LABELS")]
     pub sandbox_otel_extra_labels: Option<String>,
 
+    /// X display of the desktop; one that runs already is used as it is.
+    #[arg(long, env = "TOOLBOXD_DISPLAY", value_name = "DISPLAY", default_value = ":0")]
+    pub display: String,
+
+    /// Width and height of the desktop's screen, in pixels, when the daemon starts it.
+    #[arg(long, env = "TOOLBOXD_VNC_RESOLUTION", value_name = "WxH", default_value = "1024x768",
+          value_parser = resolution)]
+    pub vnc_resolution: (u16, u16),
+
+    /// Port of the desktop's VNC server, on loopback only.
+    #[arg(long, env = "TOOLBOXD_VNC_PORT", value_name = "PORT", default_value = "5901",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub vnc_port: u16,
+
+    /// Port of the desktop's live view in the browser.
+    #[arg(long, env = "TOOLBOXD_NO_VNC_PORT", value_name = "PORT", default_value = "6080",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub no_vnc_port: u16,
+
+    /// What USER is for the desktop's programs. Default: that of --sandbox-user, else root.
+    #[arg(long, env = "TOOLBOXD_VNC_USER", value_name = "USER")]
+    pub vnc_user: Option<String>,
+
+    /// Time without any input after which a key that is held down on the desktop is released.
+    #[arg(
+        long,
+        env = "TOOLBOXD_HELD_KEY_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = humantime::parse_duration
+    )]
+    pub held_key_timeout: Duration,
+
+    /// Read x, y, width and height of a region screenshot in the wrong order in which the TypeScript and Ruby SDKs up to
+    /// 0.218 send them, when one of them calls.
+    #[arg(long, env = "TOOLBOXD_FIX_SWAPPED_REGIONS", value_name = "BOOL", default_value = "false",
+          value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub fix_swapped_regions: bool,
+
     /// Serve the API's description at /docs and /openapi.json.
     #[arg(long, env = "TOOLBOXD_DOCS", value_name = "BOOL", default_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
@@ -365,6 +404,11 @@ const DROP_IN: &[(&str, &str)] = &[
     ("daemon_log_compress", "DAYTONA_DAEMON_LOG_COMPRESS"),
     ("otel_endpoint", "DAYTONA_OTEL_ENDPOINT"),
     ("sandbox_otel_extra_labels", "DAYTONA_SANDBOX_OTEL_EXTRA_LABELS"),
+    ("display", "DISPLAY"),
+    ("vnc_resolution", "VNC_RESOLUTION"),
+    ("vnc_port", "VNC_PORT"),
+    ("no_vnc_port", "NO_VNC_PORT"),
+    ("vnc_user", "VNC_USER"),
 ];
 
 impl Config {
@@ -529,6 +573,19 @@ fn size_of_a_mebibyte_or_more(text: &str) -> Result<ByteSize, String> {
         return Err("must be at least 1MiB".to_owned());
     }
     Ok(size)
+}
+
+fn resolution(text: &str) -> Result<(u16, u16), String> {
+    // A depth behind a second x, as the X server's own option has it, is taken and not used.
+    let mut numbers = text.split(['x', 'X', '×']).map(|number| number.trim().parse::<u16>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(width)), Some(Ok(height)))
+            if (64..=16384).contains(&width) && (64..=16384).contains(&height) =>
+        {
+            Ok((width, height))
+        }
+        _ => Err("must be width, x and height, from 64x64 to 16384x16384, as 1280x800".to_owned()),
+    }
 }
 
 /// A URL without a scheme is taken for an http one, as `collector:4318` is often written.

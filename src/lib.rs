@@ -14,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod server;
 
+pub mod desktop;
 pub mod files;
 pub mod git;
 pub mod lsp;

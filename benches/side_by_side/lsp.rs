@@ -32,7 +32,9 @@ fn row(what: &'static str, directory: &Path, command: &[String], count: usize) -
     fs::write(&file, TEXT).unwrap();
     let servers = directory.join("servers.json");
     fs::write(&servers, json!({"python": command}).to_string()).unwrap();
-    let daemon = Daemon::start_with(directory, &["--language-servers", servers.to_str().unwrap()]);
+    let daemon = Daemon::start_with(directory, |command| {
+        command.arg("--language-servers").arg(&servers);
+    });
     let mut stream = daemon.connect();
     let project = json!({"languageId": "python", "pathToProject": directory});
     exchange(&mut stream, &post("/lsp/start", &project));

@@ -8,6 +8,8 @@
 #![expect(clippy::print_stdout, reason = "prints a table")]
 
 mod code;
+mod desktop;
+mod desktop_life;
 mod files;
 mod git;
 mod git_remote;
@@ -42,6 +44,10 @@ fn main() {
         ("git", git::git),
         ("clone", git_remote::clone),
         ("lsp", lsp::lsp),
+        ("screenshot", desktop::screenshot),
+        ("input", desktop::input),
+        ("typing", desktop::typing),
+        ("desktop", desktop_life::desktop),
         ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");

@@ -27,18 +27,18 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(directory: &Path) -> Self {
-        Self::start_with(directory, &[])
+        Self::start_with(directory, |_| {})
     }
 
-    /// With more settings.
-    pub(crate) fn start_with(directory: &Path, settings: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
+    /// As [`Daemon::start`], after `change` has had its way with the command.
+    pub(crate) fn start_with(directory: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command
             .args(["--listen", "127.0.0.1:0", "--log-level", "error"])
-            .args(settings)
             .current_dir(directory)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let (mut stdout, mut text) = (child.stdout.take().unwrap(), Vec::new());
         let address = loop {
             let mut byte = [0];

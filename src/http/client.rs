@@ -32,6 +32,11 @@ impl Client {
         }
     }
 
+    /// Which SDK, as sent; empty when that was not.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The version as sent; empty when none was.
     pub fn version_text(&self) -> &str {
         &self.version

@@ -77,6 +77,7 @@ fn routes(app: &App) -> Routes {
         .merge(crate::process::code::routes::router(app.code.clone()))
         .merge(crate::process::interpreter::routes::router(app.interpreter.clone(), app.shutdown.clone()))
         .merge(crate::process::session::routes::router(app.sessions.clone(), app.shutdown.clone()))
+        .merge(crate::desktop::router(app.desktop.clone()))
         .merge(crate::process::pty::routes::router(app.ptys.clone(), app.shutdown.clone()));
     match &app.standalone {
         Some(standalone) => routes.merge(crate::standalone::routes::router(standalone.clone())),

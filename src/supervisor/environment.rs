@@ -3,27 +3,51 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 
 /// Shared and changeable; processes get the snapshot of the moment they start.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    initial: Arc<BTreeMap<OsString, OsString>>,
-    current: Arc<Mutex<Arc<BTreeMap<OsString, OsString>>>>,
+    initial: Arc<Variables>,
+    current: Arc<Mutex<Current>>,
+}
+
+type Variables = BTreeMap<OsString, OsString>;
+
+#[derive(Debug)]
+struct Current {
+    variables: Arc<Variables>,
+    /// What counts where `variables` has nothing.
+    offered: Variables,
+    /// Both.
+    merged: Arc<Variables>,
+}
+
+impl Current {
+    fn new(variables: Arc<Variables>, offered: Variables) -> Self {
+        let mut merged = Arc::clone(&variables);
+        for (name, value) in &offered {
+            if !merged.contains_key(name) {
+                Arc::make_mut(&mut merged).insert(name.clone(), value.clone());
+            }
+        }
+        Self { variables, offered, merged }
+    }
 }
 
 impl Environment {
     /// Begins with the daemon's own variables.
     pub fn new(variables: BTreeMap<OsString, OsString>) -> Self {
         let initial = Arc::new(variables);
-        Self { current: Arc::new(Mutex::new(Arc::clone(&initial))), initial }
+        let current = Current::new(Arc::clone(&initial), Variables::new());
+        Self { current: Arc::new(Mutex::new(current)), initial }
     }
 
     /// The variables as they are now.
     pub fn snapshot(&self) -> Arc<BTreeMap<OsString, OsString>> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current().merged)
     }
 
     /// One variable as it is now.
@@ -33,7 +57,23 @@ impl Environment {
 
     /// Goes back to the variables that it began with.
     pub fn reset(&self) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.initial);
+        let mut current = self.current();
+        *current = Current::new(Arc::clone(&self.initial), std::mem::take(&mut current.offered));
+    }
+
+    /// Replaces what processes get as `name` when they have no such variable otherwise; without a value, nothing.
+    pub fn offer(&self, name: &str, value: Option<OsString>) {
+        let mut current = self.current();
+        let mut offered = std::mem::take(&mut current.offered);
+        match value {
+            Some(value) => drop(offered.insert(name.into(), value)),
+            None => drop(offered.remove(OsStr::new(name))),
+        }
+        *current = Current::new(Arc::clone(&current.variables), offered);
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the names in `unset`, then whatever has a value that starts with `prefix` (unless that is empty, or
@@ -44,15 +84,15 @@ impl Environment {
     pub fn update(&self, unset: &[String], prefix: &str, set: &BTreeMap<String, String>) -> Result<()> {
         unset.iter().chain(set.keys()).try_for_each(|name| check_name(name))?;
         set.iter().try_for_each(|(name, value)| check_value(name, value))?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = BTreeMap::clone(&current);
+        let mut current = self.current();
+        let mut changed = Variables::clone(&current.variables);
         changed.retain(|name, value| {
             let named = unset.iter().any(|unset| name == OsStr::new(unset));
             let prefixed = !prefix.is_empty() && value.as_bytes().starts_with(prefix.as_bytes());
             !named && (!prefixed || name.to_str().is_some_and(|name| set.contains_key(name)))
         });
         changed.extend(set.iter().map(|(name, value)| (name.into(), value.into())));
-        *current = Arc::new(changed);
+        *current = Current::new(Arc::new(changed), std::mem::take(&mut current.offered));
         Ok(())
     }
 }
@@ -98,6 +138,21 @@ mod tests {
         let names: Vec<_> = environment.snapshot().keys().cloned().collect();
         assert_eq!(names, ["B", "D"]);
         assert_eq!(environment.get("B").unwrap(), "ref:new");
+    }
+
+    #[test]
+    fn what_is_offered_counts_where_nothing_else_does() {
+        let environment = environment();
+        environment.offer("A", Some("offered".into()));
+        environment.offer("D", Some("offered".into()));
+        assert_eq!(environment.get("A").unwrap(), "1");
+        assert_eq!(environment.get("D").unwrap(), "offered");
+        environment.update(&["A".to_owned()], "", &BTreeMap::new()).unwrap();
+        assert_eq!(environment.get("A").unwrap(), "offered");
+        environment.reset();
+        environment.offer("D", None);
+        assert_eq!(environment.get("A").unwrap(), "1");
+        assert_eq!(environment.get("D"), None);
     }
 
     #[test]

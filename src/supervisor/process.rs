@@ -128,6 +128,16 @@ impl Process {
         self.stop.cancel();
     }
 
+    /// Whether a process is this one or was started, at whatever remove, by it.
+    pub fn has_descendant(&self, pid: u32) -> bool {
+        pid == self.pid || i32::try_from(pid).is_ok_and(|pid| self.root.has_tagged(pid))
+    }
+
+    /// Ends what an ended process left behind, as [`Process::stop`] does, and waits for that.
+    pub async fn end_descendants(&self) {
+        tree::stop(&self.supervisor, &self.root, self.supervisor.grace).await;
+    }
+
     /// Ends it and all its descendants at once.
     pub fn kill(&self) {
         self.kill.cancel();

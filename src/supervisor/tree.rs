@@ -264,7 +264,7 @@ impl Root {
         }
     }
 
-    fn has_tagged(&self, pid: i32) -> bool {
+    pub(super) fn has_tagged(&self, pid: i32) -> bool {
         tag_of(pid).is_some_and(|tag| self.tag.covers(tag))
     }
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod code;
+mod desktop;
 mod exec;
 mod files;
 mod git;

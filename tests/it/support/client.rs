@@ -38,6 +38,14 @@ impl Client {
         self.request(Method::POST, path)
     }
 
+    pub(crate) fn put(&self, path: &str) -> Call {
+        self.request(Method::PUT, path)
+    }
+
+    pub(crate) fn patch(&self, path: &str) -> Call {
+        self.request(Method::PATCH, path)
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Call {
         self.request(Method::DELETE, path)
     }

@@ -148,6 +148,11 @@ impl Changes {
         while !within(self.events.recv()).await.unwrap().kind.is_create() {}
     }
 
+    /// Waits for the next thing that happens there.
+    pub(crate) async fn next(&mut self) {
+        within(self.events.recv()).await.unwrap();
+    }
+
     /// Waits for something that happens to a temporary file.
     pub(crate) async fn of_temporary(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
