@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::desktop::{self, Desktop};
 use crate::files::Files;
+use crate::git::{Git, Remotes};
 use crate::platform::passes::Passes;
 use crate::platform::paths::Owner;
 use crate::platform::shutdown::Shutdown;
@@ -28,6 +29,10 @@ pub struct App {
     pub system: System,
     /// The file system.
     pub files: Files,
+    /// Repositories.
+    pub git: Git,
+    /// What repositories have elsewhere.
+    pub remotes: Remotes,
     /// What listens, and the way to it.
     pub ports: Ports,
     /// Ports that the daemon itself listens on.
@@ -73,6 +78,13 @@ impl App {
         let owner = if config.inherit_owner { Owner::Parent } else { Owner::Own };
         let (passes, own_ports) = (Passes::new(), OwnPorts::default());
         let connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
+        let git = Git::new(
+            work_dir.clone(),
+            &home,
+            config.xdg_config_home().as_deref(),
+            config.temporary_directory(),
+            shutdown.clone(),
+        );
         Ok(Self {
             files: Files::new(work_dir.clone(), owner, config.temporary_directory(), shutdown.clone()),
             desktop: Desktop::new(
@@ -81,6 +93,8 @@ impl App {
                 environment.clone(),
                 shutdown.clone(),
             ),
+            remotes: Remotes::new(git.clone(), environment.clone(), config.git_stall_timeout),
+            git,
             ports: Ports::new(own_ports.clone(), connections, shutdown.clone()),
             own_ports,
             exec: Exec::new(supervisor.clone(), shells.clone(), work_dir.clone(), shutdown.clone()),

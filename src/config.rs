@@ -134,6 +134,16 @@ pub struct Config {
     )]
     pub shutdown_grace_period: Duration,
 
+    /// Longest wait for a byte from a remote of git; at least 1s. There is no limit on the whole.
+    #[arg(
+        long,
+        env = "TOOLBOXD_GIT_STALL_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "2m",
+        value_parser = at_least_a_second
+    )]
+    pub git_stall_timeout: Duration,
+
     /// Connections served at a time; more wait to be accepted.
     #[arg(long, env = "TOOLBOXD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -471,6 +481,13 @@ impl Config {
             self.environment.get(OsStr::new("HOME")).filter(|home| !home.is_empty()).map(PathBuf::from);
         home.or_else(|| users::user_by_id(rustix::process::geteuid().as_raw()).map(|user| user.home))
             .unwrap_or_else(|| PathBuf::from("/"))
+    }
+
+    /// Where the user's own settings of programs are, when it is not `.config` in the home directory:
+    /// `XDG_CONFIG_HOME`, which only counts when it is absolute.
+    pub fn xdg_config_home(&self) -> Option<PathBuf> {
+        let set = self.environment.get(OsStr::new("XDG_CONFIG_HOME")).map(PathBuf::from);
+        set.filter(|path| path.is_absolute())
     }
 
     /// Where temporary files go: `TMPDIR`, else `/tmp`.

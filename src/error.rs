@@ -84,6 +84,24 @@ kinds! {
     SessionEnded = "SESSION_ENDED",
     /// The command has completed and takes no more input.
     CommandCompleted = "COMMAND_ALREADY_COMPLETED",
+    /// A remote wants credentials, or other ones.
+    GitAuthFailed = "GIT_AUTH_FAILED",
+    /// No repository is there, here or at the remote.
+    GitRepoNotFound = "GIT_REPO_NOT_FOUND",
+    /// No such branch, tag, commit or upstream.
+    GitBranchNotFound = "GIT_BRANCH_NOT_FOUND",
+    /// A branch has this name already.
+    GitBranchExists = "GIT_BRANCH_EXISTS",
+    /// The remote has what a push would take away.
+    GitPushRejected = "GIT_PUSH_REJECTED",
+    /// Uncommitted changes are in the way.
+    GitDirtyWorktree = "GIT_DIRTY_WORKTREE",
+    /// Something has to be merged first.
+    GitMergeConflict = "GIT_MERGE_CONFLICT",
+    /// The remote's rules refuse a push.
+    GitRemoteRejected = "GIT_REMOTE_REJECTED",
+    /// The remote cannot be reached or breaks off.
+    GitTransportFailed = "GIT_TRANSPORT_FAILED",
 }
 
 impl Error {

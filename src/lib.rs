@@ -16,6 +16,7 @@ pub mod server;
 
 pub mod desktop;
 pub mod files;
+pub mod git;
 pub mod ports;
 pub mod process;
 pub mod standalone;

@@ -11,6 +11,8 @@ mod code;
 mod desktop;
 mod desktop_life;
 mod files;
+mod git;
+mod git_remote;
 mod ports;
 mod process;
 mod pty;
@@ -42,6 +44,8 @@ fn main() {
         ("input", desktop::input),
         ("typing", desktop::typing),
         ("desktop", desktop_life::desktop),
+        ("git", git::git),
+        ("clone", git_remote::clone),
         ("proxy", ports::proxy),
     ];
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_by_side");

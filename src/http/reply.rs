@@ -57,18 +57,26 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::InvalidInput | ErrorKind::InvalidBody | ErrorKind::InvalidFilePath => {
             StatusCode::BAD_REQUEST
         }
-        ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorKind::Unauthorized | ErrorKind::GitAuthFailed => StatusCode::UNAUTHORIZED,
         ErrorKind::Forbidden | ErrorKind::FileAccessDenied => StatusCode::FORBIDDEN,
-        ErrorKind::NotFound | ErrorKind::FileNotFound | ErrorKind::ProcessNotFound => StatusCode::NOT_FOUND,
+        ErrorKind::NotFound
+        | ErrorKind::FileNotFound
+        | ErrorKind::ProcessNotFound
+        | ErrorKind::GitRepoNotFound
+        | ErrorKind::GitBranchNotFound => StatusCode::NOT_FOUND,
         ErrorKind::Timeout | ErrorKind::ExecutionTimeout => StatusCode::REQUEST_TIMEOUT,
-        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::Conflict
+        | ErrorKind::GitBranchExists
+        | ErrorKind::GitPushRejected
+        | ErrorKind::GitDirtyWorktree
+        | ErrorKind::GitMergeConflict => StatusCode::CONFLICT,
         ErrorKind::Gone | ErrorKind::SessionEnded | ErrorKind::CommandCompleted => StatusCode::GONE,
         ErrorKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         ErrorKind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Unprocessable | ErrorKind::GitRemoteRejected => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        ErrorKind::BadGateway => StatusCode::BAD_GATEWAY,
+        ErrorKind::BadGateway | ErrorKind::GitTransportFailed => StatusCode::BAD_GATEWAY,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Internal | ErrorKind::FileReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -79,19 +87,27 @@ fn prefix(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::InvalidInput => "bad request: ",
         ErrorKind::InvalidBody => "invalid body request: ",
-        ErrorKind::Unauthorized => "unauthorized: ",
+        ErrorKind::Unauthorized | ErrorKind::GitAuthFailed => "unauthorized: ",
         ErrorKind::Forbidden => "forbidden: ",
-        ErrorKind::NotFound | ErrorKind::ProcessNotFound => "not found: ",
+        ErrorKind::NotFound
+        | ErrorKind::ProcessNotFound
+        | ErrorKind::GitRepoNotFound
+        | ErrorKind::GitBranchNotFound => "not found: ",
         ErrorKind::Timeout | ErrorKind::ExecutionTimeout => "request timeout: ",
-        ErrorKind::Conflict => "conflict: ",
+        ErrorKind::Conflict
+        | ErrorKind::GitBranchExists
+        | ErrorKind::GitPushRejected
+        | ErrorKind::GitDirtyWorktree
+        | ErrorKind::GitMergeConflict => "conflict: ",
         ErrorKind::Gone | ErrorKind::SessionEnded | ErrorKind::CommandCompleted => "gone: ",
-        ErrorKind::Unprocessable => "unprocessable entity: ",
+        ErrorKind::Unprocessable | ErrorKind::GitRemoteRejected => "unprocessable entity: ",
         ErrorKind::Internal => "internal server error: ",
         ErrorKind::PreconditionFailed
         | ErrorKind::RangeNotSatisfiable
         | ErrorKind::TooLarge
         | ErrorKind::Unsupported
         | ErrorKind::BadGateway
+        | ErrorKind::GitTransportFailed
         | ErrorKind::Unavailable
         | ErrorKind::FileNotFound
         | ErrorKind::FileAccessDenied

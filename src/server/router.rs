@@ -69,6 +69,8 @@ fn routes(app: &App) -> Routes {
     let routes = Routes::new()
         .merge(crate::system::routes::router(app.system.clone()))
         .merge(crate::files::routes::router(app.files.clone()))
+        .merge(crate::git::routes::router(app.git.clone()))
+        .merge(crate::git::remote::routes::router(app.remotes.clone()))
         .merge(crate::ports::routes::router(app.ports.clone()))
         .merge(crate::process::exec::routes::router(app.exec.clone()))
         .merge(crate::process::code::routes::router(app.code.clone()))

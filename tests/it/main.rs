@@ -9,6 +9,8 @@ mod code;
 mod desktop;
 mod exec;
 mod files;
+mod git;
+mod git_remote;
 mod interpreter;
 mod logs;
 mod pid_1;

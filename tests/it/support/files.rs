@@ -148,6 +148,11 @@ impl Changes {
         within(self.events.recv()).await.unwrap();
     }
 
+    /// Waits for something that is created.
+    pub(crate) async fn of_new(&mut self) {
+        while !within(self.events.recv()).await.unwrap().kind.is_create() {}
+    }
+
     /// Waits for something that happens to a temporary file.
     pub(crate) async fn of_temporary(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
