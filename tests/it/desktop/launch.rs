@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, Display, gone};
+use crate::support::{Client, Daemon, Display, gone, within};
 
 async fn stage() -> (Display, Daemon, Client) {
     let mut display = Display::start("1024x768x24");
@@ -35,10 +35,15 @@ async fn the_window_of_a_program_is_waited_for() {
     let windows = client.get("/computeruse/display/windows").ok().await.json();
     assert_eq!(windows["windows"][0]["id"], launched["windowId"]);
     let id = &launched["windowId"];
-    client.post(&format!("/computeruse/display/windows/{id}/close")).ok().await;
-    while !gone(pid) {
-        tokio::task::yield_now().await;
-    }
+    // Asked again until it has gone: a window that has only just come may not be listening yet.
+    let close = format!("/computeruse/display/windows/{id}/close");
+    while client.post(&close).send().await.status != 404 {}
+    let ended = async {
+        while !gone(pid) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(ended).await;
     let said = std::fs::read_to_string(daemon.home().join("said")).unwrap();
     assert_eq!(said, format!("hello $HOME\n{}\n", daemon.home().display()));
 }
