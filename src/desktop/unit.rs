@@ -41,7 +41,7 @@ const QUICK: Duration = Duration::from_secs(10);
 /// Quick ends in a row after which it is given up.
 const QUICK_ENDS: u32 = 10;
 /// Longest wait for the last words of a process that has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where a process is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]

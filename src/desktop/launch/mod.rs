@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Desktop;
+use super::unit::LAST_WORDS;
 use super::x11::{Connection, Events, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::supervisor::{Command, Exit, Output, Process, StartError, check_name, check_value};
@@ -82,7 +83,16 @@ impl Desktop {
         };
         let coming = window_of(&connection, &mut events, &process, &before, deadline);
         let window = timeout_at(deadline, coming).await.unwrap_or(Ok(None))?;
-        let last_line = if window.is_none() { printing.last_line() } else { String::new() };
+        let last_line = match &window {
+            Some(_) => String::new(),
+            None => {
+                if process.exit().is_some() {
+                    // What it has started may hold the pipe open for ever.
+                    let _ = timeout(LAST_WORDS, printing.ended()).await;
+                }
+                printing.last_line()
+            }
+        };
         Ok(Launched { pid: process.pid(), window, exit: process.exit(), last_line })
     }
 
