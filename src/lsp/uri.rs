@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     fn paths(uri: &str) -> (String, Option<String>) {
-        let given = given(uri, Path::new("/work")).unwrap();
+        let given = given(uri, Path::new("/base")).unwrap();
         let text = |path: PathBuf| path.into_os_string().into_string().unwrap();
         (text(given.literal), given.unescaped.map(text))
     }
 
     #[test]
     fn clients_may_escape_or_not_and_give_relative_paths() {
-        assert_eq!(paths("file://p/sample.py"), ("/work/p/sample.py".to_owned(), None));
+        assert_eq!(paths("file://p/sample.py"), ("/base/p/sample.py".to_owned(), None));
         assert_eq!(paths("file:///p/a b#1?.py"), ("/p/a b#1?.py".to_owned(), None));
         assert_eq!(paths("/p/x.py"), ("/p/x.py".to_owned(), None));
         assert_eq!(paths("file:///p/a%20b"), ("/p/a%20b".to_owned(), Some("/p/a b".to_owned())));

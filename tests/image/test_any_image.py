@@ -26,8 +26,8 @@ class Root:
         self.directory.chmod(0o755)
         self.root.chmod(0o755)
         run("strip", "-o", self.root / "toolboxd", BINARY)
-        (self.root / "work").mkdir()
-        os.chown(self.root / "work", user, user)
+        (self.root / "data").mkdir()
+        os.chown(self.root / "data", user, user)
         fill(self.root)
         steps = [f"mount --bind {self.root} {self.root}"]
         if proc:
@@ -129,15 +129,15 @@ def test_files_are_served_and_commands_run_or_say_what_is_missing(name):
     options = ROOTS[name]
     with Root(**options) as root:
         assert root.get("/work-dir") == {"dir": "/"}
-        assert {entry["name"] for entry in root.get("/files?path=/")} >= {"toolboxd", "work"}
-        upload = root.request("POST", "/files/upload-v2?path=/work/a", b"a needle\n", "application/octet-stream")
+        assert {entry["name"] for entry in root.get("/files?path=/")} >= {"toolboxd", "data"}
+        upload = root.request("POST", "/files/upload-v2?path=/data/a", b"a needle\n", "application/octet-stream")
         if options.get("read_only"):
             assert upload[0] in (400, 403, 500) and b"read-only file system" in upload[1].lower(), upload
-            assert list(root.root.joinpath("work").iterdir()) == [], "nothing is left behind"
+            assert list(root.root.joinpath("data").iterdir()) == [], "nothing is left behind"
         else:
             assert upload[0] == 200, upload
-            assert root.request("GET", "/files/download?path=/work/a") == (200, b"a needle\n")
-            assert [match["line"] for match in root.get("/files/find?path=/work&pattern=needle")] == [1]
+            assert root.request("GET", "/files/download?path=/data/a") == (200, b"a needle\n")
+            assert [match["line"] for match in root.get("/files/find?path=/data&pattern=needle")] == [1]
         status, reply = root.execute("echo one; exit 3")
         if "fill" in options:
             assert (status, reply) == (200, {"exitCode": 3, "result": "one\n"})
@@ -149,8 +149,8 @@ def test_files_are_served_and_commands_run_or_say_what_is_missing(name):
 def test_the_binary_installs_itself_where_nothing_else_could_copy_it():
     with Root() as root:
         # As root of the namespace that the daemon is in, which has /proc.
-        run("nsenter", "--all", "--root", "--wd", "--target", str(root.daemon()), "/toolboxd", "--install", "/work/toolboxd")
-        installed = root.root / "work/toolboxd"
+        run("nsenter", "--all", "--root", "--wd", "--target", str(root.daemon()), "/toolboxd", "--install", "/data/toolboxd")
+        installed = root.root / "data/toolboxd"
         assert installed.read_bytes() == (root.root / "toolboxd").read_bytes()
         assert installed.stat().st_mode & 0o777 == 0o755
 
