@@ -34,6 +34,14 @@ async fn the_window_of_a_program_is_waited_for() {
     assert_eq!(launched["windowId"], launched["window"]["id"]);
     let windows = client.get("/computeruse/display/windows").ok().await.json();
     assert_eq!(windows["windows"][0]["id"], launched["windowId"]);
+    // The window is there before what runs in it has begun.
+    let said = format!("hello $HOME\n{}\n", daemon.home().display());
+    let begun = async {
+        while std::fs::read_to_string(daemon.home().join("said")).unwrap_or_default() != said {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(begun).await;
     let id = &launched["windowId"];
     // Asked again until it has gone: a window that has only just come may not be listening yet.
     let close = format!("/computeruse/display/windows/{id}/close");
@@ -44,8 +52,6 @@ async fn the_window_of_a_program_is_waited_for() {
         }
     };
     within(ended).await;
-    let said = std::fs::read_to_string(daemon.home().join("said")).unwrap();
-    assert_eq!(said, format!("hello $HOME\n{}\n", daemon.home().display()));
 }
 
 #[tokio::test]
