@@ -18,6 +18,7 @@ mod index_file;
 mod init;
 mod locks;
 mod pathspec;
+mod racy;
 pub(crate) mod remote;
 mod remotes;
 mod reset;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::failure::{failed, words};
 use super::locks::{self, Writers};
+use super::racy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::blocking::Lane;
 use crate::platform::paths;
@@ -103,6 +104,7 @@ impl Git {
                 .run(move || {
                     let mut repository = open(&path)?;
                     locks::await_others(&repository.path().join("index"))?;
+                    racy::forget(&repository)?;
                     job(&mut repository)
                 })
                 .await?

@@ -4,6 +4,7 @@ use git2::{ErrorCode, IndexEntryExtendedFlag, Repository, StatusOptions};
 
 use super::failure::{failed, failing};
 use super::locks::Writers;
+use super::racy;
 use super::service::{Git, lock_key, work_tree};
 use super::survey::survey;
 use crate::error::Result;
@@ -139,6 +140,7 @@ fn changes(repository: &Repository, writers: &Writers) -> Result<Vec<FileStatus>
     }
     // As git does: the next one need not look at their contents again. Others who write go first.
     let turn = if is_stale { writers.try_turn(lock_key(repository)) } else { None };
+    let turn = turn.filter(|_| racy::forget(repository).is_ok()); // one that cannot be written is left alone
     let mut statuses = repository.statuses(Some(options.update_index(turn.is_some())));
     if turn.is_some() && statuses.as_ref().is_err_and(|error| error.code() == ErrorCode::Locked) {
         statuses = repository.statuses(Some(options.update_index(false)));

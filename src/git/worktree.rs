@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use git2::build::CheckoutBuilder;
@@ -321,35 +320,8 @@ fn apply(
     Err(error)
 }
 
-/// Makes the index say of files that were changed in the second in which they were staged, without a change of size,
-/// that it knows nothing of them. The `git` program looks at whole seconds: once the index is written in a later one, it
-/// would take such files for unchanged. libgit2 looks at nanoseconds and does not see that.
-fn forget_racy_files(repository: &Repository, root: &Path) -> Result<()> {
-    let Ok(written) = std::fs::metadata(repository.path().join("index")) else { return Ok(()) };
-    let mut index = fresh_index(repository)?;
-    let is_racy = |entry: &IndexEntry| {
-        i64::from(entry.mtime.seconds()) >= written.mtime()
-            && entry.file_size != 0
-            && std::fs::symlink_metadata(root.join(as_path(&entry.path))).is_ok_and(|file| {
-                file.mtime() == i64::from(entry.mtime.seconds())
-                    && file.mtime_nsec() != i64::from(entry.mtime.nanoseconds())
-                    && file.len() == u64::from(entry.file_size)
-            })
-    };
-    let racy: Vec<IndexEntry> = index.iter().filter(is_racy).collect();
-    if racy.is_empty() {
-        return Ok(());
-    }
-    for entry in racy {
-        let entry = IndexEntry { file_size: 0, ..entry };
-        index.add(&entry).map_err(failing("change the index"))?;
-    }
-    index.write().map_err(failing("write the index"))
-}
-
 fn replace(repository: &Repository, steps: &[Step], to: &Tree<'_>) -> Result<()> {
     let root = super::service::work_tree(repository)?;
-    forget_racy_files(repository, root)?;
     let mut checkout = CheckoutBuilder::new();
     checkout.force().disable_pathspec_match(true);
     let mut is_needed = false;

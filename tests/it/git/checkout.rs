@@ -189,26 +189,6 @@ async fn uncommitted_changes_are_kept_or_in_the_way_as_with_git() {
     }
 }
 
-/// The `git` program compares whole seconds, and looks at the content where an index is of the same second as its file.
-#[tokio::test]
-async fn a_change_in_the_second_of_its_staging_is_still_seen_by_git() {
-    let daemon = Daemon::start().await;
-    let repo = two_branches(&daemon);
-    repo.git(&["config", "core.trustctime", "false"]); // that is a time that cannot be set
-    let set_time = |name: &str, nanoseconds| {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_500_000_000, nanoseconds);
-        std::fs::File::options().write(true).open(repo.root.join(name)).unwrap().set_modified(time).unwrap();
-    };
-    repo.write("mine", "mine\n");
-    set_time("mine", 100);
-    repo.git(&["add", "mine"]);
-    repo.write("mine", "more\n");
-    set_time("mine", 300);
-    set_time(".git/index", 200);
-    repo.post(&daemon, "/git/checkout", json!({"branch": "other"})).ok().await;
-    assert_eq!(repo.porcelain(), "AM mine");
-}
-
 #[tokio::test]
 async fn ignored_files_are_not_overwritten_either() {
     let daemon = Daemon::start().await;

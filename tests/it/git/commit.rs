@@ -1,6 +1,8 @@
 //! Staging and committing.
 
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -213,4 +215,37 @@ async fn writers_at_once_all_succeed() {
     futures_util::future::join_all(commits).await;
     assert_eq!(repo.git(&["rev-list", "--count", "HEAD"]), "9");
     repo.check();
+}
+
+/// The `git` program compares whole seconds, and looks at the content where an index is of the same second as its file:
+/// whatever writes the index in a later one must not say that it knows the file.
+#[tokio::test]
+async fn a_change_in_the_second_of_its_staging_is_still_seen_by_git() {
+    let daemon = Daemon::start().await;
+    for (path, body, expected) in [
+        ("/git/add", json!({"files": ["other"]}), "AM mine\nA  other"),
+        ("/git/checkout", json!({"branch": "elsewhere"}), "AM mine\n?? other"),
+        ("/git/branches", json!({"name": "new"}), "AM mine\n?? other"),
+        ("/git/commit", order("mine"), " M mine\n?? other"),
+    ] {
+        let repo = Repo::empty(&daemon);
+        repo.commit("a", "1\n");
+        repo.git(&["branch", "elsewhere"]);
+        repo.commit("a", "2\n");
+        repo.git(&["config", "core.trustctime", "false"]); // that is a time that cannot be set
+        let set_time = |name: &str, nanoseconds| {
+            let time = UNIX_EPOCH + Duration::new(1_500_000_000, nanoseconds);
+            File::options().write(true).open(repo.root.join(name)).unwrap().set_modified(time).unwrap();
+        };
+        repo.write("other", "x\n");
+        repo.write("mine", "mine\n");
+        set_time("mine", 100);
+        repo.git(&["add", "mine"]);
+        repo.write("mine", "more\n");
+        set_time("mine", 300);
+        set_time(".git/index", 200);
+        repo.post(&daemon, path, body).ok().await;
+        assert_eq!(repo.porcelain(), expected, "{path}");
+        std::fs::remove_dir_all(repo.root).unwrap();
+    }
 }
