@@ -1,14 +1,11 @@
 //! Which of the desktop's programs the image has, and how each is called (contract `computer-use.md` 2.1).
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Settings;
-use crate::supervisor::Environment;
+use crate::supervisor::{Environment, find_program};
 
-/// Where programs are looked for when `PATH` is not set.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Largest screen that can be changed to without a restart of the X server, in pixels: 30 MB of memory.
 pub(super) const LARGEST: (u16, u16) = (3840, 2160);
 /// Where Debian and most others put noVNC's pages.
@@ -61,11 +58,7 @@ impl Programs {
 
     /// The executable file that a name means.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
-        let path = self.environment.get("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        let is_program = |path: &PathBuf| {
-            path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-        };
-        std::env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+        find_program(name, self.environment.get("PATH").as_deref())
     }
 
     /// What a whole desktop needs and the image lacks.
@@ -183,6 +176,7 @@ fn argv(program: &Path, arguments: &[&str]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

@@ -11,17 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result, os_text};
+use crate::supervisor::find_program;
 
-/// Where programs are looked for when `PATH` is not set.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Largest settings file, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
 
@@ -130,7 +127,7 @@ pub(super) fn find(language: &str, file: Option<&Path>, path: Option<&OsStr>) ->
             let program = words.first().ok_or_else(|| {
                 Error::internal(format!("error starting LSP server: the command for {language} is empty"))
             })?;
-            let found = look_up(program, path).ok_or_else(|| missing(language, &[program]))?;
+            let found = find_program(program, path).ok_or_else(|| missing(language, &[program]))?;
             Ok(launch(
                 found,
                 words,
@@ -142,7 +139,7 @@ pub(super) fn find(language: &str, file: Option<&Path>, path: Option<&OsStr>) ->
         None => {
             let known = known.ok_or_else(|| unsupported(language, entries.keys().map(String::as_str)))?;
             let programs: Vec<&str> = known.commands.iter().map(|words| words[0]).collect();
-            let found = known.commands.iter().find_map(|words| Some((look_up(words[0], path)?, words)));
+            let found = known.commands.iter().find_map(|words| Some((find_program(words[0], path)?, words)));
             let (program, words) = found.ok_or_else(|| missing(language, &programs))?;
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
             Ok(launch(program, &words, Vec::new(), None, Value::Null))
@@ -193,19 +190,6 @@ fn read(file: &Path) -> Result<BTreeMap<String, Entry>> {
     }
     let text = std::fs::read(file).map_err(|error| failed(os_text(&error)))?;
     serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))
-}
-
-/// The executable file that a program's name means (execvp(3)).
-fn look_up(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
-    let runs = |file: &PathBuf| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok();
-    if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(runs);
-    }
-    let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|byte| *byte == b':');
-    directories
-        .map(|directory| if directory.is_empty() { b"." } else { directory })
-        .map(|directory| Path::new(OsStr::from_bytes(directory)).join(program))
-        .find(runs)
 }
 
 /// What LSP calls the language of a document of a server for `language`.

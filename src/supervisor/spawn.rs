@@ -15,7 +15,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -23,13 +23,12 @@ use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
 use super::command::Command;
+use super::program;
 use super::tree::Tag;
 use crate::error::os_text;
 
 /// Bytes of stack for what the child does before it is its program.
 const STACK: usize = 64 * 1024;
-/// Where programs are looked for when `PATH` is not set (execvp(3)).
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// What runs an executable file that is no binary and names no interpreter (execvp(3)).
 const SHELL: &CStr = c"/bin/sh";
 /// The largest signal number (signal(7)).
@@ -163,8 +162,8 @@ impl Child {
         let mut variables: BTreeMap<&OsStr, &OsStr> =
             inherited.environment.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
         variables.extend(command.env.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())));
-        let program = command.argv.first().map(OsString::as_os_str).unwrap_or_default();
-        let programs = programs(program, variables.get(OsStr::new("PATH")).copied());
+        let name = command.argv.first().map(OsString::as_os_str).unwrap_or_default();
+        let programs = program::candidates(name, variables.get(OsStr::new("PATH")).copied());
         let argv = Strings::new(command.argv.iter().map(|argument| argument.as_bytes().to_vec()))?;
         let mut script_argv = vec![SHELL.as_ptr(), std::ptr::null()];
         script_argv.extend(argv.pointers.iter().skip(1));
@@ -176,7 +175,7 @@ impl Child {
         Ok(Self {
             programs: programs
                 .into_iter()
-                .map(|path| c_string(path.into_vec()))
+                .map(|path| c_string(path.into_os_string().into_vec()))
                 .collect::<io::Result<_>>()?,
             argv,
             script_argv,
@@ -316,22 +315,6 @@ extern "C" fn run(child: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// The files that a program's name may mean (execvp(3)).
-fn programs(program: &OsStr, path: Option<&OsStr>) -> Vec<OsString> {
-    if program.is_empty() || program.as_bytes().contains(&b'/') {
-        return vec![program.to_owned()];
-    }
-    let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|byte| *byte == b':');
-    directories
-        .map(|directory| {
-            // An empty one is the working directory.
-            let directory =
-                if directory.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(directory)) };
-            PathBuf::into_os_string(directory.join(program))
-        })
-        .collect()
-}
-
 /// Descriptors that the daemon itself was given by whoever started it are not for its children. Kernels before 5.11
 /// refuse; our own are closed on exec anyway.
 #[expect(unsafe_code, reason = "close_range(2)")]
@@ -402,19 +385,4 @@ impl Drop for Allowed<'_> {
 fn switch_huge_pages(on: bool) {
     // SAFETY: has no memory arguments.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!on), 0, 0, 0) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_looked_up_as_execvp_does() {
-        let of = |program: &str, path: Option<&str>| programs(OsStr::new(program), path.map(OsStr::new));
-        assert_eq!(of("/bin/x", Some("/usr/bin")), ["/bin/x"]);
-        assert_eq!(of("./x", None), ["./x"]);
-        assert_eq!(of("x", None), ["/bin/x", "/usr/bin/x"]);
-        assert_eq!(of("x", Some("/a::b")), ["/a/x", "./x", "b/x"]);
-        assert_eq!(of("", Some("/a")), [""]);
-    }
 }

@@ -1,12 +1,11 @@
 //! Which Node.js the image has. What it can do depends on its version, which only it can tell; it is asked once.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::supervisor::{Chunk, Command, StartError, Supervisor};
+use crate::supervisor::{Chunk, Command, StartError, Supervisor, find_program};
 
 /// Longest time for a program to tell its version.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -37,7 +36,7 @@ impl Node {
         supervisor: &Supervisor,
         path: &OsStr,
     ) -> Result<Option<Version>, StartError> {
-        let Some(program) = find("node", path) else { return Ok(None) };
+        let Some(program) = find_program("node", Some(path)) else { return Ok(None) };
         let changed = program.metadata().and_then(|file| file.modified()).ok();
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known.filter(|known| known.program == program && known.changed == changed) {
@@ -54,16 +53,6 @@ impl Node {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(version)
     }
-}
-
-/// The program of this name in the directories of `path`.
-fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
-    std::env::split_paths(path).map(|directory| directory.join(name)).find(|file| is_program(file))
-}
-
-/// Whether a file can be run.
-pub(super) fn is_program(file: &Path) -> bool {
-    file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 /// Reads `v20.11.1`.

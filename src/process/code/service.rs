@@ -19,13 +19,12 @@ use crate::platform::blocking::Lane;
 use crate::platform::idempotency::{Idempotent, Key};
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{
-    Command, Environment, Exit, OutputLog, Process, StartError, Supervisor, check_name, check_value,
+    Command, DEFAULT_PATH, Environment, Exit, OutputLog, Process, StartError, Supervisor, check_name,
+    check_value,
 };
 
 /// Charts and program files worked on at a time.
 const FILES: usize = 4;
-/// Where programs are looked for when `PATH` is not set.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Runs programs; a cheap handle.
 #[derive(Debug, Clone)]

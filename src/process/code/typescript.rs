@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::javascript::with_argv_fixed;
-use super::node::{Version, is_program};
+use super::node::Version;
 use crate::error::{Error, Result, os_text};
-use crate::supervisor::Command;
+use crate::supervisor::{Command, is_program};
 
 const TS_NODE: &[&str] = &["-T", "-O", "{\"module\":\"CommonJS\"}", "--ignoreDiagnostics", "5107"];
 /// From these on Node.js strips types when it is told to, …
