@@ -95,6 +95,17 @@ impl Process {
         exit.expect("waited for it")
     }
 
+    /// As [`Process::exited`], and kills it with all its descendants when `abandoned` is cancelled before.
+    pub async fn exited_or_killed(&self, abandoned: &CancellationToken) -> Exit {
+        tokio::select! {
+            exit = self.exited() => exit,
+            () = abandoned.cancelled() => {
+                self.kill();
+                self.exited().await
+            }
+        }
+    }
+
     /// Its end, when it has ended.
     pub fn exit(&self) -> Option<Exit> {
         *self.exit.borrow()

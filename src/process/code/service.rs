@@ -148,13 +148,7 @@ impl Code {
             Err(Failure::Missing(reason)) => return Ok(Outcome::NotStarted(reason)),
             Err(Failure::Ours(error)) => return Err(error),
         };
-        let exit = tokio::select! {
-            exit = process.exited() => exit,
-            () = abandoned.cancelled() => {
-                process.kill();
-                process.exited().await
-            }
-        };
+        let exit = process.exited_or_killed(&abandoned).await;
         file.into_iter().for_each(|file| self.files.discard(file));
         let output = process.output().clone();
         let found = marker::find(&output).await;

@@ -85,13 +85,7 @@ impl Exec {
             Ok(process) => process,
             Err(error) => return Ok(Outcome::NotStarted(Arc::new(error))),
         };
-        let exit = tokio::select! {
-            exit = process.exited() => exit,
-            () = abandoned.cancelled() => {
-                process.kill();
-                process.exited().await
-            }
-        };
+        let exit = process.exited_or_killed(&abandoned).await;
         drop(script); // the shell has read it
         Ok(Outcome::Ended { exit, output: process.output().clone() })
     }
