@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
@@ -14,6 +15,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor}
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::idempotency::Key;
 
 /// Largest JSON body taken, in bytes. Endpoints that take more read their body themselves.
 const JSON_BYTES: usize = 8 * 1024 * 1024;
@@ -111,6 +113,15 @@ pub fn repeated(text: &str, name: &str) -> Vec<String> {
 fn decoded(text: &str) -> Option<String> {
     let text = text.replace('+', " ");
     percent_decode_str(&text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// The key that makes repeating a request safe, from its `Idempotency-Key` header and its body; none without the header.
+///
+/// # Errors
+/// As [`Key::new`].
+pub fn idempotency_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>> {
+    let name = headers.get("idempotency-key").map(|name| String::from_utf8_lossy(name.as_bytes()));
+    name.map(|name| Key::new(&name, body)).transpose()
 }
 
 /// True for the exact text `true`, false for every other, as the original daemon reads flags.

@@ -13,11 +13,10 @@ use crate::endpoints;
 use crate::error::Result;
 use crate::http::body::json_of;
 use crate::http::exit::{ExitRecord, exit_code, timed_out};
-use crate::http::extract::{Query, collect, exactly_true, json};
+use crate::http::extract::{Query, collect, exactly_true, idempotency_key, json};
 use crate::http::output::{LogText, Part, Select, json_document, json_string};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
-use crate::platform::idempotency::Key;
 use crate::supervisor::{Cause, Exit};
 
 /// Largest request, in bytes: a program may have data in it.
@@ -49,10 +48,9 @@ async fn run(
     body: Body,
 ) -> Result<Response> {
     let body = collect(body, BODY_BYTES).await?;
-    let key =
-        headers.get("idempotency-key").map(|key| Key::new(&String::from_utf8_lossy(key.as_bytes()), &body));
+    let key = idempotency_key(&headers, &body)?;
     let request: Request = json::<CodeRunRequest>(&body)?.try_into()?;
-    match code.run(request, key.transpose()?).await? {
+    match code.run(request, key).await? {
         Outcome::NotStarted(reason) => {
             Ok(json_of(Body::from(format!("{{\"exitCode\":-1,\"result\":{}}}", json_string(&reason)))))
         }

@@ -12,11 +12,10 @@ use super::wire::{ExecuteRequest, ExecuteResponse};
 use crate::endpoints;
 use crate::error::{Error, Result};
 use crate::http::exit::{ExitRecord, exit_code, timed_out};
-use crate::http::extract::{Query, collect, exactly_true, json};
+use crate::http::extract::{Query, collect, exactly_true, idempotency_key, json};
 use crate::http::output::{LogText, Part, Select, json_document, json_string};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
-use crate::platform::idempotency::Key;
 use crate::supervisor::{Cause, Exit, OutputLog};
 
 /// Largest request, in bytes: a command may have many megabytes.
@@ -48,11 +47,10 @@ async fn execute(
     body: Body,
 ) -> Result<Response> {
     let body = collect(body, BODY_BYTES).await?;
-    let key =
-        headers.get("idempotency-key").map(|key| Key::new(&String::from_utf8_lossy(key.as_bytes()), &body));
+    let key = idempotency_key(&headers, &body)?;
     let request: ExecuteRequest =
         json(&body).map_err(|error| Error::invalid(format!("invalid request body: {error}")))?;
-    match exec.run(request.into(), key.transpose()?).await? {
+    match exec.run(request.into(), key).await? {
         Outcome::NotStarted(error) => {
             let result = json_string(&error.to_string());
             Ok(json_reply(Body::from(format!("{{\"exitCode\":-1,\"result\":{result}}}"))))

@@ -17,11 +17,10 @@ use super::wire::{
 };
 use crate::endpoints;
 use crate::error::{Error, Result};
-use crate::http::extract::{Path, collect, json};
+use crate::http::extract::{Path, collect, idempotency_key, json};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
 use crate::http::socket::{Close, Frame, Left, Receiver, Sender, Upgrade};
-use crate::platform::idempotency::Key;
 use crate::platform::shutdown::Shutdown;
 
 /// Largest description of a context, in bytes.
@@ -61,11 +60,10 @@ async fn create(
     body: Body,
 ) -> Result<JsonReply<InterpreterContext>> {
     let body = collect(body, BODY_BYTES).await?;
-    let key =
-        headers.get("idempotency-key").map(|key| Key::new(&String::from_utf8_lossy(key.as_bytes()), &body));
+    let key = idempotency_key(&headers, &body)?;
     let CreateContext { cwd, language } = json(&body)?;
     let cwd = cwd.filter(|cwd| !cwd.is_empty());
-    let made = context.interpreter.create(cwd, language, key.transpose()?).await?;
+    let made = context.interpreter.create(cwd, language, key).await?;
     Ok(JsonReply(InterpreterContext::from(&*made)))
 }
 

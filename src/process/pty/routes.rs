@@ -17,11 +17,10 @@ use super::wire::{
 };
 use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::extract::{Path, Query, collect, json};
+use crate::http::extract::{Path, Query, collect, idempotency_key, json};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
 use crate::http::socket::{EXIT_CONTROL_SUBPROTOCOL, Upgrade, offered};
-use crate::platform::idempotency::Key;
 use crate::platform::shutdown::Shutdown;
 
 /// Largest request, in bytes.
@@ -67,9 +66,7 @@ async fn create(
         let body = collect(body, BODY_BYTES).await?;
         let request = Request::from(json::<CreatePty>(&body)?);
         let session_id = request.id.clone();
-        let key = headers.get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()));
-        let key = key.map(|key| Key::new(&key, &body)).transpose()?;
-        context.ptys.create(request, key).await?;
+        context.ptys.create(request, idempotency_key(&headers, &body)?).await?;
         Ok((StatusCode::CREATED, JsonReply(PtyCreated { session_id })))
     };
     create.await.map_err(told)

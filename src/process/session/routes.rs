@@ -20,12 +20,11 @@ use super::wire::{Command, CreateSession, ExecuteInSession, Executed, Input, Log
 use crate::endpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::client::Client;
-use crate::http::extract::{Json, Path, Query, collect, exactly_true, json};
+use crate::http::extract::{Json, Path, Query, collect, exactly_true, idempotency_key, json};
 use crate::http::output::{LogText, Part, Select, json_document, json_string, text_body};
 use crate::http::reply::ErrorBody;
 use crate::http::routes::Routes;
 use crate::http::socket::{Close, Left, Sender, Upgrade};
-use crate::platform::idempotency::Key;
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::Stream;
 
@@ -55,11 +54,6 @@ pub(crate) fn router(sessions: Sessions, shutdown: Shutdown) -> Routes {
         .with_state(Context { sessions, shutdown })
 }
 
-fn key(headers: &HeaderMap, request: &[u8]) -> Result<Option<Key>> {
-    let name = headers.get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()));
-    name.map(|name| Key::new(&name, request)).transpose()
-}
-
 /// Starts a shell that runs commands one by one, under an id of the client's
 #[utoipa::path(post, path = "/process/session", tag = "sessions", request_body = CreateSession,
     responses((status = 201), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -74,7 +68,7 @@ async fn create(
     let request: CreateSession = json(&body)?;
     let is_old = client.version().is_some_and(|version| version < Version::new(0, 103, 0));
     let start = if is_old && !client.version_text().contains("dev") { Start::Home } else { Start::WorkDir };
-    context.sessions.create(request.session_id, start, key(&headers, &body)?).await?;
+    context.sessions.create(request.session_id, start, idempotency_key(&headers, &body)?).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -131,7 +125,7 @@ async fn exec(
 ) -> Result<Response> {
     let body = collect(body, BODY_BYTES).await?;
     let request: ExecuteInSession = json(&body)?;
-    let key = key(&headers, &[id.as_bytes(), b"\0", &body].concat())?;
+    let key = idempotency_key(&headers, &[id.as_bytes(), b"\0", &body].concat())?;
     let command = context.sessions.exec(&id, request.into(), key).await?;
     if command.is_async {
         return Ok((StatusCode::ACCEPTED, JsonReply(Executed::started(&command))).into_response());
