@@ -35,10 +35,13 @@ async fn full(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
-    let (query, accepted) = (query.unwrap_or_default(), accepted(&headers));
-    let query = Parameters::new(&query);
-    let options = query.options(false, false, accepted, false)?;
-    send(&desktop, &headers, options, Told::Screen, query.detail()).await
+    send(
+        &desktop,
+        &headers,
+        query,
+        Wanted { is_region: false, is_compressed: false, is_swapped: false, told: Told::Screen },
+    )
+    .await
 }
 
 /// A picture of a part of the screen
@@ -51,11 +54,14 @@ async fn region(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
-    let (query, accepted) = (query.unwrap_or_default(), accepted(&headers));
-    let query = Parameters::new(&query);
-    let swapped = desktop.inner.settings.fix_swapped_regions && sends_swapped_regions(&client);
-    let options = query.options(true, false, accepted, swapped)?;
-    send(&desktop, &headers, options, Told::Screen, query.detail()).await
+    let is_swapped = desktop.inner.settings.fix_swapped_regions && sends_swapped_regions(&client);
+    send(
+        &desktop,
+        &headers,
+        query,
+        Wanted { is_region: true, is_compressed: false, is_swapped, told: Told::Screen },
+    )
+    .await
 }
 
 /// A picture of the first display, smaller, or in another format
@@ -67,10 +73,13 @@ async fn compressed(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
-    let (query, accepted) = (query.unwrap_or_default(), accepted(&headers));
-    let query = Parameters::new(&query);
-    let options = query.options(false, true, accepted, false)?;
-    send(&desktop, &headers, options, Told::Image, query.detail()).await
+    send(
+        &desktop,
+        &headers,
+        query,
+        Wanted { is_region: false, is_compressed: true, is_swapped: false, told: Told::Image },
+    )
+    .await
 }
 
 /// A picture of a part of the screen, smaller, or in another format
@@ -83,20 +92,36 @@ async fn compressed_region(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response> {
-    let (query, accepted) = (query.unwrap_or_default(), accepted(&headers));
-    let query = Parameters::new(&query);
-    let options = query.options(true, true, accepted, false)?;
-    send(&desktop, &headers, options, Told::Region, query.detail()).await
+    send(
+        &desktop,
+        &headers,
+        query,
+        Wanted { is_region: true, is_compressed: true, is_swapped: false, told: Told::Region },
+    )
+    .await
+}
+
+/// In what the four differ.
+struct Wanted {
+    is_region: bool,
+    is_compressed: bool,
+    /// The client sends width and height in each other's place.
+    is_swapped: bool,
+    told: Told,
 }
 
 async fn send(
     desktop: &Desktop,
     headers: &HeaderMap,
-    options: Options,
-    told: Told,
-    detail: bool,
+    query: Option<String>,
+    wanted: Wanted,
 ) -> Result<Response> {
-    if accepted(headers).is_none() {
+    let Wanted { is_region, is_compressed, is_swapped, told } = wanted;
+    let (query, accepted) = (query.unwrap_or_default(), accepted(headers));
+    let query = Parameters::new(&query);
+    let options = query.options(is_region, is_compressed, accepted, is_swapped)?;
+    let detail = query.detail();
+    if accepted.is_none() {
         let body = take(desktop, options, move |shot| reply(&shot, &options, told, detail)).await?;
         return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
     }
