@@ -12,5 +12,6 @@ pub mod replacement;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;
+pub mod timer;
 pub mod tls;
 pub mod users;
