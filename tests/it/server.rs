@@ -133,8 +133,7 @@ async fn a_request_has_an_id_and_one_log_line_and_version_has_none() {
 
 #[tokio::test]
 async fn a_bad_setting_ends_the_program_with_2_and_its_name() {
-    let program = program();
-    let output = tokio::process::Command::new(program)
+    let output = tokio::process::Command::new(program())
         .env("DAYTONA_TERMINATION_GRACE_PERIOD", "10ms")
         .output()
         .await

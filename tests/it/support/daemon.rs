@@ -98,11 +98,11 @@ impl Daemon {
         }
         let directory = TempDir::new().unwrap();
         // The program may be where others cannot read.
-        let program = directory.path().join("toolboxd");
-        std::fs::copy(program(), &program).unwrap();
+        let copy = directory.path().join("toolboxd");
+        std::fs::copy(program(), &copy).unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
         let work = directory.path().join("work");
         let chown = |_: &mut Command| std::os::unix::fs::chown(work, Some(65534), Some(65534)).unwrap();
         Some(Self::start_in(directory, command, chown).await)
