@@ -53,7 +53,7 @@ ARG DESKTOP=false
 RUN if [ "$DESKTOP" = true ]; then \
         apt-get update \
         && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-            xvfb x11vnc xfce4 xfce4-terminal dbus-x11 at-spi2-core ffmpeg chromium mousepad \
+            xvfb x11vnc novnc websockify xfce4 xfce4-terminal dbus-x11 at-spi2-core ffmpeg chromium mousepad \
             fonts-dejavu-core fonts-noto-cjk fonts-noto-color-emoji \
         && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log; \
     fi

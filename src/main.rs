@@ -14,7 +14,7 @@ use toolboxd::platform::paths::Owner;
 use toolboxd::platform::replacement::Replacement;
 use toolboxd::platform::shutdown::Shutdown;
 use toolboxd::platform::telemetry::{self, Telemetry};
-use toolboxd::platform::{init, microvm};
+use toolboxd::platform::{init, microvm, resident};
 use toolboxd::process::session;
 use toolboxd::server::{self, Access, router::Api};
 use tracing::{error, info};
@@ -117,6 +117,7 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> std::io::Result<ExitCo
     let access = Arc::new(access);
     let api = Api::new(&app, Arc::clone(&access), config.docs);
     announce(address, made.as_ref());
+    resident::give_back();
 
     let stop = shutdown.clone();
     shutdown.spawn(async move {

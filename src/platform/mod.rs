@@ -9,6 +9,7 @@ pub mod microvm;
 pub mod passes;
 pub mod paths;
 pub mod replacement;
+pub mod resident;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;

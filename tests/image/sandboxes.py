@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -18,8 +19,9 @@ from images import BINARY, podman, run
 
 # Seconds.
 LIMIT = 60
-# Low enough for machines that do not let limits be raised.
-LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]
+# Not above the machine's own: some do not let limits be raised.
+FILES, PROCESSES = resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096
+LIMITS = ["--ulimit", f"nofile={FILES}:{FILES}", "--ulimit", f"nproc={PROCESSES}:{PROCESSES}"]
 
 
 def free_port():
@@ -87,7 +89,16 @@ class Container(Sandbox):
     """A container."""
 
     def __init__(
-        self, image, *command, user=None, read_only=False, memory=None, network=True, mounts=(), **environment
+        self,
+        image,
+        *command,
+        user=None,
+        privileged=False,
+        read_only=False,
+        memory=None,
+        network=True,
+        mounts=(),
+        **environment,
     ):
         self.name = f"toolboxd-{uuid.uuid4().hex[:12]}"
         options = [word for item in self.begin(environment).items() for word in ("--env", "=".join(item))]
@@ -95,6 +106,8 @@ class Container(Sandbox):
         options += ["--network", "host" if network else "none"]
         if user:
             options += ["--user", user]
+        if privileged:
+            options += ["--privileged"]
         if read_only:
             options += ["--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:mode=1777"]
         if memory:
@@ -231,7 +244,7 @@ class Bare(Root):
 class Entered(Root):
     """What a container of an image would be, on a machine that has no containers: no limits, no layer of its own."""
 
-    def __init__(self, image, *command, user=None, read_only=False, memory=None, **options):
+    def __init__(self, image, *command, user=None, privileged=False, read_only=False, memory=None, **options):
         assert memory is None, "a limit on memory takes a container"
         self.name = podman("create", image).stdout.strip()
         root = Path(podman("mount", self.name).stdout.strip())

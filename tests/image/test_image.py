@@ -95,7 +95,7 @@ def test_the_integration_tests_pass_in_the_image():
     tests = [path for path in build.glob("deps/it-*") if os.access(path, os.X_OK)]
     tests = max(tests, key=lambda path: path.stat().st_mtime)
     mounts = [ROOT / "tests", ROOT / "README.md", build.parent]
-    with start(images.for_tests(), user="root", mounts=mounts) as container:
+    with start(images.for_tests(), user="root", privileged=True, mounts=mounts) as container:
         skip = [word for name in images.NOT_IN_THE_IMAGE for word in ("--skip", name)]
         result = container.exec(str(tests), *skip, TOOLBOXD_BINARY="/usr/local/bin/toolboxd", check=False)
         assert result.returncode == 0, result.stdout + result.stderr

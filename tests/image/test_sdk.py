@@ -20,7 +20,7 @@ def test_files(sandbox):
     sandbox.fs.upload_file("grün\nneedle\n".encode(), "project/a.txt")
     assert sandbox.fs.download_file("project/a.txt") == "grün\nneedle\n".encode()
     assert [match.line for match in sandbox.fs.find_files("project", "needle")] == [2]
-    assert sandbox.fs.get_file_info("project/a.txt").owner == "daytona"
+    assert sandbox.fs.get_file_info("project/a.txt").owner == "1000"
 
 
 def test_commands_and_sessions(sandbox):
@@ -34,9 +34,9 @@ def test_commands_and_sessions(sandbox):
 
 def test_a_terminal(sandbox):
     shown = []
-    terminal = sandbox.process.create_pty_session("t", on_data=shown.append, pty_size=PtySize(cols=100, rows=30))
+    terminal = sandbox.process.create_pty_session("t", pty_size=PtySize(cols=100, rows=30))
     terminal.send_input("stty size; echo $((6 * 7)); exit 5\n")
-    assert terminal.wait().exit_code == 5
+    assert terminal.wait(on_data=shown.append).exit_code == 5
     assert b"30 100" in b"".join(shown) and b"42" in b"".join(shown)
 
 
