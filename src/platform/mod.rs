@@ -11,6 +11,7 @@ pub mod paths;
 pub mod replacement;
 pub mod shutdown;
 pub mod sockets;
+pub mod splice;
 pub mod telemetry;
 pub mod tls;
 pub mod users;
