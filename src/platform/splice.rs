@@ -127,15 +127,8 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.valve.outlet(bytes) {
-            Some(pipe) => pipe.poll_empty(&self.stream, context, bytes.len()),
-            None => Pin::new(&mut self.stream).poll_write(context, bytes),
-        }
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -148,9 +141,7 @@ impl AsyncWrite for Socket {
         {
             bytes = rest;
         }
-        let hole =
-            bytes.iter().enumerate().find_map(|(place, bytes)| Some((place, self.valve.outlet(bytes)?)));
-        match hole {
+        match self.valve.outlet(bytes) {
             Some((0, pipe)) => pipe.poll_empty(&self.stream, context, bytes[0].len()),
             Some((place, _)) => Pin::new(&mut self.stream).poll_write_vectored(context, &bytes[..place]),
             None => Pin::new(&mut self.stream).poll_write_vectored(context, bytes),
@@ -194,15 +185,18 @@ impl Valve {
         }
     }
 
-    /// The pipe that `bytes` stand for.
-    fn outlet(&self, bytes: &[u8]) -> Option<Arc<Pipe>> {
+    /// The first of `bytes` that stands for others, and their pipe.
+    fn outlet(&self, bytes: &[IoSlice<'_>]) -> Option<(usize, Arc<Pipe>)> {
         let mut sides = self.sides();
-        if sides.outlets.is_empty() || bytes.is_empty() {
+        if sides.outlets.is_empty() {
             return None;
         }
         sides.outlets.retain(|pipe| pipe.strong_count() > 0);
-        let mut pipes = sides.outlets.iter().filter_map(Weak::upgrade);
-        pipes.find(|pipe| pipe.hole.as_ptr_range().contains(&bytes.as_ptr()))
+        let pipes: Vec<_> = sides.outlets.iter().filter_map(Weak::upgrade).collect();
+        bytes.iter().enumerate().find_map(|(place, bytes)| {
+            let pipe = pipes.iter().find(|pipe| pipe.hole.as_ptr_range().contains(&bytes.as_ptr()))?;
+            Some((place, Arc::clone(pipe)))
+        })
     }
 
     fn set_source(&self, source: Source) {
@@ -464,7 +458,9 @@ mod tests {
     }
 
     fn body(length: usize) -> Vec<u8> {
-        (0..length as u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+        (0..length)
+            .map(|number| u8::try_from(number.wrapping_mul(2_654_435_761) >> 24 & 0xff).unwrap())
+            .collect()
     }
 
     /// Asks for stillness, as a reader without bytes; opens the passage for `left`.

@@ -89,7 +89,7 @@ async fn many_bodies_pass_both_ways_at_a_time() {
     let (daemon, server) = (Daemon::start().await, server().await);
     daemon.client().get("/version").ok().await;
     let before = daemon.descriptors();
-    let exchanges = (0..12).map(async |number| {
+    let exchanges = (0..6).map(async |number| {
         let mut wire = Wire::connect(daemon.address).await;
         for (place, size) in SIZES.iter().enumerate() {
             exchange(&mut wire, &server, *size, SIZES[(place + number) % SIZES.len()]).await;
