@@ -202,15 +202,66 @@ impl Error {
 
 /// The operating system's own words, in lower case and without the number that Rust adds.
 pub fn os_text(error: &io::Error) -> String {
+    if let Some(words) = error.raw_os_error().and_then(usual_words) {
+        return words.to_owned();
+    }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// What most programs on Linux say, glibc's and Go's, where musl has words of its own.
+fn usual_words(number: i32) -> Option<&'static str> {
+    Some(match number {
+        libc::EIO => "input/output error",
+        libc::ECHILD => "no child processes",
+        libc::ENOMEM => "cannot allocate memory",
+        libc::EBUSY => "device or resource busy",
+        libc::EXDEV => "invalid cross-device link",
+        libc::EMFILE => "too many open files",
+        libc::ENOTTY => "inappropriate ioctl for device",
+        libc::ESPIPE => "illegal seek",
+        libc::ERANGE => "numerical result out of range",
+        libc::EDEADLK => "resource deadlock avoided",
+        libc::ENAMETOOLONG => "file name too long",
+        libc::ELOOP => "too many levels of symbolic links",
+        libc::EOVERFLOW => "value too large for defined data type",
+        libc::ELIBBAD => "accessing a corrupted shared library",
+        libc::EILSEQ => "invalid or incomplete multibyte or wide character",
+        libc::ENOTSOCK => "socket operation on non-socket",
+        libc::EMSGSIZE => "message too long",
+        libc::EOPNOTSUPP => "operation not supported",
+        libc::EADDRINUSE => "address already in use",
+        libc::EADDRNOTAVAIL => "cannot assign requested address",
+        libc::ENETUNREACH => "network is unreachable",
+        libc::ENETRESET => "network dropped connection on reset",
+        libc::ECONNABORTED => "software caused connection abort",
+        libc::ENOTCONN => "transport endpoint is not connected",
+        libc::ESHUTDOWN => "cannot send after transport endpoint shutdown",
+        libc::ETIMEDOUT => "connection timed out",
+        libc::EHOSTUNREACH => "no route to host",
+        libc::EUCLEAN => "structure needs cleaning",
+        libc::EDQUOT => "disk quota exceeded",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_for_a_cause_are_the_same_with_every_libc() {
+        for (number, words) in [
+            (libc::ENAMETOOLONG, "file name too long"),
+            (libc::EBUSY, "device or resource busy"),
+            (libc::ENOENT, "no such file or directory"),
+            (libc::ENOTEMPTY, "directory not empty"),
+        ] {
+            assert_eq!(os_text(&io::Error::from_raw_os_error(number)), words);
+        }
+    }
 
     #[test]
     fn causes_are_sorted_and_the_path_is_named() {

@@ -27,7 +27,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
 use tungstenite::error::ProtocolError;
@@ -35,6 +35,7 @@ use tungstenite::error::ProtocolError;
 use super::client::VERSION_SUBPROTOCOL;
 use crate::error::{Error, Result};
 use crate::platform::shutdown::Shutdown;
+use crate::platform::timer::until;
 
 pub use axum::extract::ws::Utf8Bytes;
 
@@ -368,13 +369,6 @@ async fn drive<W, E, F>(
     };
     if timeout(CLOSING, closing).await.is_err() {
         debug!("a peer did not finish the closing handshake");
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -13,5 +13,6 @@ pub mod shutdown;
 pub mod sockets;
 pub mod splice;
 pub mod telemetry;
+pub mod timer;
 pub mod tls;
 pub mod users;

@@ -22,7 +22,7 @@ use rustix::process::Pid;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
@@ -36,6 +36,7 @@ use super::terminal::TerminalPump;
 use super::tree::{self, Root};
 use super::{Inner, Supervisor};
 use crate::platform::cgroup;
+use crate::platform::timer::until;
 
 /// A running or ended process; a cheap handle. Dropping it changes nothing.
 #[derive(Debug, Clone)]
@@ -415,13 +416,6 @@ async fn stopping(process: &Process) {
     tokio::select! {
         () = process.stop.cancelled() => {}
         () = process.supervisor.shutdown.cancelled() => {}
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

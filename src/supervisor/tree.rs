@@ -70,16 +70,15 @@ pub(super) struct Root {
 pub(super) async fn stop(supervisor: &Inner, root: &Root, grace: Duration) {
     let deadline = Instant::now() + grace;
     let mut told = HashSet::new();
-    loop {
-        let Some(alive) = members(supervisor, root).await else { break };
-        if alive.is_empty() {
+    while let Some(found) = search(supervisor, Search::all(root)).await {
+        if found.is_nobody() {
             return;
         }
-        for member in alive.iter().filter(|member| told.insert(member.pid)) {
+        for member in found.members.iter().filter(|member| told.insert(member.pid)) {
             member.signal(Signal::TERM);
             member.signal(Signal::CONT); // a stopped process cannot end
         }
-        if !ended(supervisor, alive, deadline).await {
+        if !ended(supervisor, found.members, deadline).await || Instant::now() >= deadline {
             break;
         }
     }
@@ -88,39 +87,38 @@ pub(super) async fn stop(supervisor: &Inner, root: &Root, grace: Duration) {
 
 /// Ends a tree at once.
 pub(super) async fn kill(supervisor: &Inner, root: &Root) {
-    kill_those(supervisor, root, |_| true).await;
+    kill_those(supervisor, Search::all(root)).await;
 }
 
 /// Ends the descendants of a process that were started after `since`, at once.
 pub(super) async fn kill_descendants(supervisor: &Inner, root: &Root, since: Instant) {
-    let since = ticks(since);
-    kill_those(supervisor, root, |member| Some(member.pid) != root.live_pid() && member.row.started >= since)
-        .await;
+    kill_those(supervisor, Search::below(root, since)).await;
 }
 
-async fn kill_those(supervisor: &Inner, root: &Root, is_meant: impl Fn(&Member) -> bool) {
+async fn kill_those(supervisor: &Inner, search_for: Search) {
     let deadline = Instant::now() + KILL_LIMIT;
-    loop {
+    let pid = search_for.root.pid;
+    let search_for = Search { is_stopped: true, ..search_for };
+    while Instant::now() < deadline {
         // A process that forks without end outruns a search; one that is stopped does not. So everyone is stopped
         // until a search finds nobody new.
         let mut stopped = HashSet::new();
         let alive = loop {
-            let Some(mut alive) = members(supervisor, root).await else { return };
-            alive.retain(&is_meant);
-            let new = alive.iter().filter(|member| stopped.insert(member.pid));
-            if new.map(|member| member.signal(Signal::STOP)).count() == 0 {
-                break alive;
+            let Some(found) = search(supervisor, search_for.clone()).await else { return };
+            let new = found.members.iter().filter(|member| stopped.insert(member.pid)).count();
+            if new == 0 && !found.has_missed || Instant::now() >= deadline {
+                break found.members;
             }
         };
-        if alive.is_empty() {
+        if alive.is_empty() && Instant::now() < deadline {
             return;
         }
         alive.iter().for_each(|member| member.signal(Signal::KILL));
         if !ended(supervisor, alive, deadline).await {
-            warn!(pid = ?root.pid, "processes survive SIGKILL");
-            return;
+            break;
         }
     }
+    warn!(?pid, "processes survive SIGKILL");
 }
 
 /// Ends the terminal session (credentials(7)) that a process led, now that it has ended: SIGHUP and SIGCONT to everyone
@@ -154,8 +152,8 @@ pub(super) async fn hang_up(supervisor: &Inner, root: &Root, grace: Duration) {
 /// Those in the session that a process led: who ignores hangups, and the others.
 fn session(root: &Root) -> (Vec<Member>, Vec<Member>) {
     let leader = root.pid.map(|pid| pid.as_raw_nonzero().get());
-    let members = find(root).unwrap_or_default();
-    let members = members.into_iter().filter(|member| Some(member.row.session) == leader);
+    let found = find(&Search::all(root)).unwrap_or_default();
+    let members = found.members.into_iter().filter(|member| Some(member.row.session) == leader);
     members.partition(|member| ignores_hangups(member.pid))
 }
 
@@ -169,30 +167,19 @@ fn ignores_hangups(pid: i32) -> bool {
 
 /// Sends a signal to the descendants of a process that were started after `since`; to itself when there are none.
 pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, since: Instant) {
-    let (itself, new) = itself_and_new(supervisor, root, since).await;
-    let told = if new.is_empty() { itself } else { new };
-    told.iter().for_each(|member| member.signal(signal));
+    let new = search(supervisor, Search::below(root, since)).await.unwrap_or_default().members;
+    new.iter().for_each(|member| member.signal(signal));
+    if new.is_empty() {
+        root.signal(signal);
+    }
 }
 
 /// Sends SIGINT to a process and to the descendants that were started after `since`.
 pub(super) async fn interrupt(supervisor: &Inner, root: &Root, since: Instant) {
-    let (itself, new) = itself_and_new(supervisor, root, since).await;
-    if itself.is_empty() {
-        // Perhaps because there is no /proc to find it in.
-        root.signal(Signal::INT);
-    }
+    let new = search(supervisor, Search::below(root, since)).await.unwrap_or_default().members;
     // The descendants first: their parent may be waiting for them.
-    new.iter().chain(&itself).for_each(|member| member.signal(Signal::INT));
-}
-
-/// The root of a tree, and its descendants that were started after `since`.
-async fn itself_and_new(supervisor: &Inner, root: &Root, since: Instant) -> (Vec<Member>, Vec<Member>) {
-    let since = ticks(since);
-    let members = members(supervisor, root).await.unwrap_or_default();
-    let (itself, mut descendants): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|member| Some(member.pid) == root.live_pid());
-    descendants.retain(|member| member.row.started >= since);
-    (itself, descendants)
+    new.iter().for_each(|member| member.signal(Signal::INT));
+    root.signal(Signal::INT);
 }
 
 /// A moment as `/proc` tells when processes were started: in ticks since boot.
@@ -213,41 +200,119 @@ async fn ended(supervisor: &Inner, members: Vec<Member>, deadline: Instant) -> b
     tokio::time::timeout_at(deadline, all).await.is_ok()
 }
 
-/// The live processes of a tree; none when there is no `/proc` to find them in.
-async fn members(supervisor: &Inner, root: &Root) -> Option<Vec<Member>> {
-    let root = root.clone();
-    supervisor.files.run(move || find(&root)).await.ok().flatten()
+/// Whom to look for.
+#[derive(Debug, Clone)]
+struct Search {
+    root: Root,
+    /// Not the root, and who was started before that moment, in ticks since boot.
+    since: Option<u64>,
+    /// Whoever is found is sent SIGSTOP at once.
+    is_stopped: bool,
 }
 
-fn find(root: &Root) -> Option<Vec<Member>> {
+impl Search {
+    /// For a process and its descendants.
+    fn all(root: &Root) -> Self {
+        Self { root: root.clone(), since: None, is_stopped: false }
+    }
+
+    /// For the descendants of a process that were started after a moment.
+    fn below(root: &Root, since: Instant) -> Self {
+        Self { since: Some(ticks(since)), ..Self::all(root) }
+    }
+
+    fn is_for(&self, pid: i32, row: &Row) -> bool {
+        !row.is_dead
+            && pid != rustix::process::getpid().as_raw_nonzero().get()
+            && self.since.is_none_or(|since| row.started >= since && Some(pid) != self.root.live_pid())
+    }
+
+    /// Takes hold of who was seen.
+    fn take(&self, pid: i32, row: Row, found: &mut Found) {
+        match Member::open(pid, row) {
+            Some(member) => {
+                if self.is_stopped {
+                    member.signal(Signal::STOP);
+                }
+                found.members.push(member);
+            }
+            None => {
+                found.has_missed = true;
+                if self.is_stopped {
+                    self.stop_group(row.group);
+                }
+            }
+        }
+    }
+
+    /// Stops whoever has taken the place of a process that is gone already: a signal to a group also reaches those who
+    /// are just being forked. Groups of a tree are its own, as its root began one.
+    fn stop_group(&self, group: i32) {
+        let is_roots =
+            self.since.is_some() && Some(group) == self.root.pid.map(|pid| pid.as_raw_nonzero().get());
+        let own = rustix::process::getpgrp();
+        if let Some(group) =
+            Pid::from_raw(group).filter(|group| !is_roots && *group != own && !group.is_init())
+        {
+            let _ = rustix::process::kill_process_group(group, Signal::STOP);
+        }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Who is alive, each held in a way that no other process can be taken for it.
+    members: Vec<Member>,
+    /// Someone belonged to them who was gone a moment later, perhaps after starting another.
+    has_missed: bool,
+}
+
+impl Found {
+    fn is_nobody(&self) -> bool {
+        self.members.is_empty() && !self.has_missed
+    }
+}
+
+/// The live processes of a tree; none when there is no `/proc` to find them in.
+async fn search(supervisor: &Inner, search: Search) -> Option<Found> {
+    supervisor.files.run(move || find(&search)).await.ok().flatten()
+}
+
+fn find(search: &Search) -> Option<Found> {
+    let root = &search.root;
+    let mut found = Found::default();
     let mut rows = HashMap::new();
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(row) = Row::read(pid) {
-            rows.insert(pid, row);
+        let Some(row) = Row::read(pid) else { continue };
+        let is_known = root.has_tagged(pid) || Some(pid) == root.live_pid();
+        if is_known && search.is_for(pid, &row) {
+            search.take(pid, row, &mut found); // at once, as it may be another one a moment later
+        }
+        rows.insert(pid, (row, is_known));
+    }
+    // Who reset its limits is known by its parents. Bounded by the number of processes: pids may have been reused
+    // while we read.
+    let has_known_parent = |row: &Row| {
+        let mut next = row.parent;
+        (0..rows.len()).any(|_| {
+            rows.get(&next).is_some_and(|(row, is_known)| {
+                next = row.parent;
+                *is_known
+            })
+        })
+    };
+    for (pid, (row, is_known)) in &rows {
+        if !is_known && search.is_for(*pid, row) && has_known_parent(row) {
+            search.take(*pid, *row, &mut found);
         }
     }
-    let own = rustix::process::getpid();
-    let is_member = |pid: i32| {
-        // Bounded by the number of processes: pids may have been reused while we read.
-        let mut next = Some(pid);
-        for _ in 0..rows.len() {
-            let Some((pid, row)) = next.and_then(|pid| rows.get_key_value(&pid)) else { return false };
-            if root.has_tagged(*pid) || Some(*pid) == root.live_pid() {
-                return true;
-            }
-            next = Some(row.parent);
-        }
-        false
-    };
-    let alive = rows.iter().filter(|(pid, row)| !row.is_dead && **pid != own.as_raw_nonzero().get());
-    let members = alive.filter(|(pid, _)| is_member(**pid)).filter_map(|(pid, row)| Member::open(*pid, *row));
-    let mut members: Vec<Member> = members.collect();
     if root.live_pid().is_none() {
         // Perhaps since a moment ago: then its pid and what hangs on it prove nothing any more.
-        members.retain(|member| root.has_tagged(member.pid));
+        found.members.retain(|member| root.has_tagged(member.pid));
     }
-    Some(members)
+    Some(found)
 }
 
 impl Root {
@@ -273,6 +338,8 @@ impl Root {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     parent: i32,
+    /// The pid of who began its process group.
+    group: i32,
     /// The pid of who began its session.
     session: i32,
     /// A zombie: it has ended and waits for its parent to ask.
@@ -294,6 +361,7 @@ impl Row {
         Some(Self {
             is_dead: matches!(*fields.first()?, "Z" | "X"),
             parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
@@ -371,7 +439,7 @@ mod tests {
         let line = b"4242 (a) b) (c) Z 17 4242 4240 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 0 0";
         assert_eq!(
             Row::parse(line),
-            Some(Row { parent: 17, session: 4240, is_dead: true, started: 987_654 })
+            Some(Row { parent: 17, group: 4242, session: 4240, is_dead: true, started: 987_654 })
         );
         assert_eq!(Row::parse(b""), None);
     }

@@ -1,91 +1,15 @@
-"""The same binary put into roots that are not ours: it needs nothing from them.
+"""The same binary put into roots that are not ours: it needs nothing from them."""
 
-Each root is entered with chroot in namespaces of its own, as pid 1; only what a case names is there or mounted.
-"""
-
-import json
-import os
 import shutil
-import subprocess
-import tempfile
-import urllib.error
-import urllib.request
+import ssl
 from pathlib import Path
 
+import images
 import pytest
-from conftest import BINARY, LIMIT, free_port, run
-
-
-class Root:
-    """A daemon as pid 1 in a root; gone when the block ends, its log shown by pytest on failure."""
-
-    def __init__(self, fill=lambda root: None, user=0, proc=True, read_only=False, **environment):
-        self.directory = Path(tempfile.mkdtemp(prefix="toolboxd-root-"))
-        self.root = self.directory / "root"
-        self.root.mkdir()
-        self.directory.chmod(0o755)
-        self.root.chmod(0o755)
-        run("strip", "-o", self.root / "toolboxd", BINARY)
-        (self.root / "data").mkdir()
-        os.chown(self.root / "data", user, user)
-        fill(self.root)
-        steps = [f"mount --bind {self.root} {self.root}"]
-        if proc:
-            (self.root / "proc").mkdir(exist_ok=True)
-            steps.append(f"mount -t proc proc {self.root}/proc")
-        if read_only:
-            steps.append(f"mount -o remount,ro,bind {self.root} {self.root}")
-        enter = f"exec chroot --userspec={user}:{user} --groups= {self.root} /toolboxd"
-        self.port = free_port()
-        self.log = self.directory / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", " && ".join([*steps, enter])],
-                env={"DAYTONA_SANDBOX_ID": "box", "TOOLBOXD_LISTEN": f"127.0.0.1:{self.port}", **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        while True:
-            try:
-                self.get("/version")
-                return
-            except urllib.error.URLError:
-                assert self.process.poll() is None, self.log.read_text()
-
-    def request(self, method, path, body=None, content_type="application/json"):
-        """Status and body of a reply."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": content_type}, method=method
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=LIMIT) as reply:
-                return reply.status, reply.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    def get(self, path):
-        status, body = self.request("GET", path)
-        assert status == 200, body
-        return json.loads(body)
-
-    def execute(self, command):
-        status, body = self.request("POST", "/process/execute", json.dumps({"command": command}).encode())
-        return status, json.loads(body)
-
-    def daemon(self):
-        """The process that is pid 1 in the root."""
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()  # and with it what it started
-        self.process.wait(timeout=LIMIT)
-        print(self.log.read_text())
-        shutil.rmtree(self.directory)
+import trustme
+from images import run
+from remotes import LOGIN, git, serve
+from sandboxes import LIMIT, Bare, start
 
 
 def busybox(root):
@@ -124,43 +48,94 @@ ROOTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def authority():
+    """Who vouches for the servers of these tests; nobody else knows it."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def upstream(authority, tmp_path):
+    """A repository that is served over HTTPS."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with serve(tmp_path, tls) as upstream:
+        yield upstream
+
+
+def check_files(sandbox, is_read_only):
+    """Files are served, written and searched, or it is said why they cannot be."""
+    uploaded = sandbox.upload("/data/a", b"a needle\n")
+    if is_read_only:
+        assert uploaded[0] in (400, 403, 500) and b"read-only file system" in uploaded[1].lower(), uploaded
+        return
+    assert uploaded[0] == 200, uploaded
+    assert sandbox.request("GET", "/files/download?path=/data/a") == (200, b"a needle\n")
+    assert [match["line"] for match in sandbox.get("/files/find?path=/data&pattern=needle")] == [1]
+
+
+def check_clone(sandbox, upstream, is_read_only):
+    """A repository is cloned over HTTPS: whom the daemon does not know it does not trust, unless it is told to."""
+    clone = {"url": upstream.url, "path": "/data/repo", "username": LOGIN[0], "password": LOGIN[1]}
+    status, refused = sandbox.request("POST", "/git/clone", clone)
+    assert status >= 400 and (is_read_only or b"certificate" in refused), refused
+    status, reply = sandbox.request("POST", "/git/clone", {**clone, "insecure_skip_tls": True})
+    if is_read_only:
+        assert status >= 400 and b"read-only file system" in reply.lower(), reply
+        return
+    assert status == 200, reply
+    assert sandbox.request("GET", "/files/download?path=/data/repo/README") == (200, b"one\n")
+    state = sandbox.get("/git/status?path=/data/repo")
+    assert (state["currentBranch"], state["ahead"], state["fileStatus"] or []) == ("main", 0, [])
+
+
 @pytest.mark.parametrize("name", ROOTS)
-def test_files_are_served_and_commands_run_or_say_what_is_missing(name):
+def test_everything_works_that_can_and_the_rest_says_what_is_missing(name, upstream):
     options = ROOTS[name]
-    with Root(**options) as root:
+    is_read_only = options.get("read_only", False)
+    with Bare(**options) as root:
         assert root.get("/work-dir") == {"dir": "/"}
         assert {entry["name"] for entry in root.get("/files?path=/")} >= {"toolboxd", "data"}
-        upload = root.request("POST", "/files/upload-v2?path=/data/a", b"a needle\n", "application/octet-stream")
-        if options.get("read_only"):
-            assert upload[0] in (400, 403, 500) and b"read-only file system" in upload[1].lower(), upload
+        check_files(root, is_read_only)
+        check_clone(root, upstream, is_read_only)
+        if is_read_only:
             assert list(root.root.joinpath("data").iterdir()) == [], "nothing is left behind"
-        else:
-            assert upload[0] == 200, upload
-            assert root.request("GET", "/files/download?path=/data/a") == (200, b"a needle\n")
-            assert [match["line"] for match in root.get("/files/find?path=/data&pattern=needle")] == [1]
-        status, reply = root.execute("echo one; exit 3")
-        if "fill" in options:
-            assert (status, reply) == (200, {"exitCode": 3, "result": "one\n"})
-        else:
-            assert (status, reply["exitCode"]) == (200, -1)
-            assert reply["result"] == "fork/exec sh: no such file or directory"
+        expected = (3, "one\n") if "fill" in options else (-1, "fork/exec sh: no such file or directory")
+        assert root.execute("echo one; exit 3") == expected
+
+
+def test_a_bundle_of_certificates_is_used_where_one_is_named(authority, upstream):
+    def fill(root):
+        authority.cert_pem.write_to_path(root / "ca.pem")
+
+    with Bare(fill=fill, SSL_CERT_FILE="/ca.pem") as root:
+        clone = {"url": upstream.url, "path": "/data/repo", "username": LOGIN[0], "password": LOGIN[1]}
+        root.post("/git/clone", clone)
+        assert git(root.root / "data/repo", "rev-parse", "HEAD") == upstream.tip("main")
+
+
+def test_copied_into_debian_it_serves_a_user_that_has_no_name(upstream):
+    with start(images.injected()) as container:
+        check_files(container, is_read_only=False)
+        check_clone(container, upstream, is_read_only=False)
+        assert container.execute("id -u; echo ~; pwd") == (0, "1234\n/data\n/data\n")
+        container.post("/process/session", {"sessionId": "s"})
+        assert container.post("/process/session/s/exec", {"command": "echo $0"})["output"].strip() != ""
 
 
 def test_the_binary_installs_itself_where_nothing_else_could_copy_it():
-    with Root() as root:
-        # As root of the namespace that the daemon is in, which has /proc.
-        run("nsenter", "--all", "--root", "--wd", "--target", str(root.daemon()), "/toolboxd", "--install", "/data/toolboxd")
+    with Bare() as root:
+        root.exec("/toolboxd", "--install", "/data/toolboxd")
         installed = root.root / "data/toolboxd"
         assert installed.read_bytes() == (root.root / "toolboxd").read_bytes()
         assert installed.stat().st_mode & 0o777 == 0o755
 
 
 def test_in_a_microvm_it_mounts_what_an_init_system_would():
-    with Root(fill=busybox, proc=False, TOOLBOXD_MICROVM="true") as root:
-        mounts = root.execute("cut -d' ' -f2,3 /proc/mounts")[1]["result"].splitlines()
+    with Bare(fill=busybox, proc=False, TOOLBOXD_MICROVM="true") as root:
+        mounts = root.execute("cut -d' ' -f2,3 /proc/mounts")[1].splitlines()
         for mount in ["/proc proc", "/sys sysfs", "/dev devtmpfs", "/dev/pts devpts", "/dev/shm tmpfs", "/run tmpfs"]:
             assert mount in mounts
-        assert root.execute("echo > /dev/null && ifconfig lo | grep -c UP")[1] == {"exitCode": 0, "result": "1\n"}
+        assert root.execute("echo > /dev/null && ifconfig lo | grep -c UP") == (0, "1\n")
         # Being restarted is the end of a namespace (reboot(2)).
-        run("kill", "-TERM", str(root.daemon()))
-        root.process.wait(timeout=LIMIT)
+        root.stop(LIMIT)

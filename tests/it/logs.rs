@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use crate::support::{Daemon, make_fifo, within};
+use crate::support::{Daemon, make_fifo, program, within};
 
 const VERSION: (&str, &str) = ("x-daytona-sdk-version", "0.226.1");
 
@@ -359,7 +359,7 @@ async fn the_entrypoints_log_can_be_printed() {
     })
     .await;
     let print = async |address: &str, more: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+        let mut command = tokio::process::Command::new(program());
         command.env("TOOLBOXD_LISTEN", address).args(more).args(["entrypoint", "logs"]);
         within(command.output()).await.unwrap()
     };
@@ -375,7 +375,7 @@ async fn the_entrypoints_log_can_be_printed() {
 
 #[tokio::test]
 async fn an_entrypoint_that_cannot_be_started_ends_the_daemon() {
-    let command = &mut tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+    let command = &mut tokio::process::Command::new(program());
     let output =
         within(command.args(["--listen", "127.0.0.1:0", "/no/such/program"]).output()).await.unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::Daemon;
+use crate::support::{Daemon, program};
 
 const README: &str = include_str!("../../README.md");
 
@@ -39,12 +39,7 @@ async fn the_endpoints_are_those_of_the_router() {
 
 #[tokio::test]
 async fn the_settings_are_those_of_the_help() {
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"))
-        .arg("--help")
-        .env_clear()
-        .output()
-        .await
-        .unwrap();
+    let output = tokio::process::Command::new(program()).arg("--help").env_clear().output().await.unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let words = help.split(|c: char| c.is_whitespace() || ",[]=<>()".contains(c));
     let flags: BTreeSet<String> = words

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Daemon, within};
+use crate::support::{Daemon, program, within};
 
 /// Sends bytes as they are and returns all that comes back.
 async fn raw(daemon: &Daemon, request: &str) -> String {
@@ -133,8 +133,7 @@ async fn a_request_has_an_id_and_one_log_line_and_version_has_none() {
 
 #[tokio::test]
 async fn a_bad_setting_ends_the_program_with_2_and_its_name() {
-    let program = env!("CARGO_BIN_EXE_toolboxd");
-    let output = tokio::process::Command::new(program)
+    let output = tokio::process::Command::new(program())
         .env("DAYTONA_TERMINATION_GRACE_PERIOD", "10ms")
         .output()
         .await
@@ -147,7 +146,7 @@ async fn a_bad_setting_ends_the_program_with_2_and_its_name() {
 #[tokio::test]
 async fn a_port_in_use_is_an_error() {
     let daemon = Daemon::start().await;
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"))
+    let output = tokio::process::Command::new(program())
         .args(["--listen", &daemon.address.to_string()])
         .output()
         .await
@@ -179,7 +178,7 @@ async fn a_request_without_a_host_name_is_answered() {
 async fn the_program_checks_the_health_of_a_daemon() {
     let mut daemon = Daemon::start().await;
     let check = |address: String| async move {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+        let mut command = tokio::process::Command::new(program());
         let output =
             command.arg("--health").env_clear().env("TOOLBOXD_LISTEN", address).output().await.unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())

@@ -10,7 +10,7 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::support::{Collector, Daemon, Habit, attribute, within};
+use crate::support::{Collector, Daemon, Habit, attribute, program, within};
 
 /// A caller's span, as the standard's examples have it.
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -275,7 +275,7 @@ async fn the_log_also_goes_to_a_file_which_is_put_aside_when_it_is_full() {
 
 #[tokio::test]
 async fn a_log_file_that_cannot_be_opened_ends_the_program_and_is_named() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toolboxd"));
+    let mut command = Command::new(program());
     command.env_clear().env("TOOLBOXD_LISTEN", "127.0.0.1:0");
     let output =
         within(command.args(["--daemon-log-file-path", "/proc/no/daemon.log"]).output()).await.unwrap();

@@ -86,20 +86,21 @@ impl Wire {
         let asked = ids.into_iter().map(|id| self.ask(id, atoms)).collect::<Result<Vec<_>, _>>()?;
         let mut windows = Vec::with_capacity(asked.len());
         for asked in asked {
-            windows.extend(asked.answer(atoms, active)?);
+            windows.extend(asked.answer(atoms, active, is_managed)?);
         }
         Ok(windows)
     }
 
-    /// One window; none when there is no such window.
+    /// One window; none when there is no such window, or its manager does not show it yet or any more.
     pub(crate) fn window(&self, id: u32) -> Result<Option<Window>, Failure> {
         let atoms = self.atoms()?;
         let active = self.property(self.root, atoms._NET_ACTIVE_WINDOW, AtomEnum::WINDOW, 1)?;
         let check = self.property(self.root, atoms._NET_SUPPORTING_WM_CHECK, AtomEnum::WINDOW, 1)?;
         let asked = self.ask(id, atoms)?;
         let (active, check) = (active.reply()?, check.reply()?);
-        let active = if number(&check).is_some() { number(&active) } else { self.focus()? };
-        asked.answer(atoms, active)
+        let is_managed = number(&check).is_some();
+        let active = if is_managed { number(&active) } else { self.focus()? };
+        asked.answer(atoms, active, is_managed)
     }
 
     fn focus(&self) -> Result<Option<u32>, Failure> {
@@ -151,7 +152,8 @@ impl Wire {
 }
 
 impl Asked<'_> {
-    fn answer(self, atoms: &Atoms, active: Option<u32>) -> Result<Option<Window>, Failure> {
+    /// A managed window has a WM_STATE from when its manager has placed it to when it is withdrawn (ICCCM 4.1.3.1).
+    fn answer(self, atoms: &Atoms, active: Option<u32>, is_managed: bool) -> Result<Option<Window>, Failure> {
         let Some(geometry) = still_there(self.geometry.reply())? else { return Ok(None) };
         let Some(origin) = still_there(self.origin.reply())? else { return Ok(None) };
         let read = |cookie: Property<'_>| -> Result<GetPropertyReply, Failure> {
@@ -165,7 +167,10 @@ impl Asked<'_> {
         let states = numbers(&read(self.net_state)?);
         let has = |state: Atom| states.contains(&state);
         let kinds = numbers(&read(self.kind)?);
-        let is_iconic = number(&read(self.state)?) == Some(ICONIC);
+        let state = number(&read(self.state)?);
+        if is_managed && state.is_none() {
+            return Ok(None);
+        }
         let area = Area {
             x: origin.dst_x.into(),
             y: origin.dst_y.into(),
@@ -192,7 +197,7 @@ impl Asked<'_> {
             class: class.split('\0').nth(1).unwrap_or_default().to_owned(),
             desktop: numbers(&read(self.desktop)?).first().copied().filter(|desktop| *desktop != u32::MAX),
             kind: kinds.iter().find_map(|kind| kind_name(*kind, atoms)).unwrap_or("normal"),
-            is_minimized: has(atoms._NET_WM_STATE_HIDDEN) || is_iconic,
+            is_minimized: has(atoms._NET_WM_STATE_HIDDEN) || state == Some(ICONIC),
             is_maximized: has(atoms._NET_WM_STATE_MAXIMIZED_HORZ) && has(atoms._NET_WM_STATE_MAXIMIZED_VERT),
             is_fullscreen: has(atoms._NET_WM_STATE_FULLSCREEN),
         }))

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
@@ -29,6 +29,7 @@ use super::run::{End, Event, Feed, Snippet};
 use super::text::Text;
 use super::worker::{self, GRACE, Message, Request, Worker, ending};
 use crate::platform::shutdown::Shutdown;
+use crate::platform::timer::until;
 use crate::supervisor::{Stream, Supervisor};
 
 /// Runs that wait for their turn at most.
@@ -430,12 +431,5 @@ impl Limit {
             Self::Killed(_) => "was killed, because the code went on after its time limit".to_owned(),
             _ => "ended at the time limit of its code".to_owned(),
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -22,8 +23,13 @@ pub(crate) const SHELLS: [&str; 4] = ["/bin/bash", "/bin/dash", "/usr/bin/zsh", 
 /// A link to busybox, which goes by the name that it is called by.
 const ASH: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/ash");
 
-/// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_toolboxd");
+/// The program under test: the one that was built with these tests, or the one of the image that they run in.
+pub(crate) fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        std::env::var("TOOLBOXD_BINARY").unwrap_or(env!("CARGO_BIN_EXE_toolboxd").to_owned())
+    });
+    &PROGRAM
+}
 
 /// Where `tests/run` installs Python's packages and Node.js's.
 const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.venv/bin");
@@ -61,7 +67,7 @@ impl Daemon {
 
     /// As [`Daemon::start_with`], through programs that take a command as their last arguments and become it.
     pub(crate) async fn start_under(wrapper: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let words = [wrapper, &[PROGRAM]].concat();
+        let words = [wrapper, &[program()]].concat();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         Self::start_in(TempDir::new().unwrap(), command, change).await
@@ -92,11 +98,11 @@ impl Daemon {
         }
         let directory = TempDir::new().unwrap();
         // The program may be where others cannot read.
-        let program = directory.path().join("toolboxd");
-        std::fs::copy(PROGRAM, &program).unwrap();
+        let copy = directory.path().join("toolboxd");
+        std::fs::copy(program(), &copy).unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
         let work = directory.path().join("work");
         let chown = |_: &mut Command| std::os::unix::fs::chown(work, Some(65534), Some(65534)).unwrap();
         Some(Self::start_in(directory, command, chown).await)

@@ -14,7 +14,9 @@ mod upstream;
 
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
-pub(crate) use daemon::{Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, python_path, within};
+pub(crate) use daemon::{
+    Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, program, python_path, within,
+};
 pub(crate) use display::{Display, Recorder, Seen, free_display, free_port};
 pub(crate) use events::Events;
 pub(crate) use files::{Changes, bulk_form, file_form, names_in};

@@ -75,11 +75,14 @@ async def test_displays_and_windows_are_told(desktop, settings):
 
     assert await listed() == []
     command = ["xterm", "-T", "a title", "-geometry", "40x10+100+50", "-e", "cat"]
-    with subprocess.Popen(command, env={**os.environ, "DISPLAY": settings["DISPLAY"]}) as terminal:
+    terminal = subprocess.Popen(command, env={**os.environ, "DISPLAY": settings["DISPLAY"]})
+    try:
         [window] = await until(listed)
         assert isinstance(window.id, int)
         assert window.width > 100 and window.height > 100 and window.x >= 100 and window.y >= 50
+    finally:
         terminal.kill()
+        terminal.wait()
 
 
 async def test_what_cannot_be_done_is_said_in_words(desktop):
