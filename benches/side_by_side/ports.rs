@@ -1,16 +1,19 @@
 //! The reverse proxy beside the same server without it, and beside a relay that copies bytes and knows nothing: what
-//! one more process on the way costs at least.
+//! one more process on the way costs at least. With ends that do nothing but move bytes, and with ordinary ones.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, MIB, Row, exchange, head, memory_row, percentile, rate, ratio};
 
 /// Bytes of a body.
-const BODY: usize = 2048 * MIB;
+const BODY: usize = 1024 * MIB;
+/// Bodies each way, in turns; the median counts.
+const ROUNDS: usize = 7;
 /// Small requests that are timed, one after the other.
 const REQUESTS: usize = 5000;
 
@@ -113,6 +116,61 @@ fn upload(mut stream: TcpStream, path: &str) -> Duration {
     began.elapsed()
 }
 
+/// An app as people write them, and a client of it: `node -e APP` tells its port and serves; with a URL and `get` or
+/// `put` it is the client, and tells the seconds of one body.
+const APP: &str = r"
+const http = require('node:http');
+const [length, url, verb] = [Number(process.argv[1]), process.argv[2], process.argv[3]];
+const chunk = Buffer.alloc(64 * 1024);
+const send = (to) => {
+    let left = length;
+    const more = () => {
+        while (left > 0) {
+            left -= chunk.length;
+            if (!to.write(chunk)) return to.once('drain', more);
+        }
+        to.end();
+    };
+    more();
+};
+if (!url) {
+    const server = http.createServer((request, reply) => {
+        if (request.method === 'PUT') return request.resume().on('end', () => reply.end('ok'));
+        reply.setHeader('content-length', length);
+        send(reply);
+    });
+    server.listen(0, '127.0.0.1', () => console.log(server.address().port));
+} else {
+    const began = process.hrtime.bigint();
+    const options = verb === 'put' ? { method: 'PUT', headers: { 'content-length': length } } : {};
+    const request = http.request(url, options, (reply) => {
+        if (reply.statusCode !== 200) throw new Error(`${reply.statusCode}`);
+        reply.resume().on('end', () => console.log(Number(process.hrtime.bigint() - began) / 1e9));
+    });
+    if (verb === 'put') send(request); else request.end();
+}";
+
+fn node(arguments: &[&str]) -> (Child, String) {
+    let mut command = Command::new("node");
+    command.args(["-e", APP, &BODY.to_string()]).args(arguments).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (child, line.trim().to_owned())
+}
+
+fn ordinary(url: &str, verb: &str) -> Duration {
+    let (mut child, line) = node(&[url, verb]);
+    assert!(child.wait().unwrap().success());
+    Duration::from_secs_f64(line.parse().unwrap())
+}
+
+/// The medians of what takes its turns.
+fn medians(mut one: impl FnMut() -> Duration, mut other: impl FnMut() -> Duration) -> (Duration, Duration) {
+    let (mut ones, mut others): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| (one(), other())).unzip();
+    (percentile(&mut ones, 50), percentile(&mut others, 50))
+}
+
 pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
     let (daemon, port) = (Daemon::start(directory), server());
     let path = format!("/proxy/{port}/");
@@ -140,24 +198,34 @@ pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
         }
     };
     let relay = relay(port);
-    let rates = |what, ours: Duration, theirs: Duration| {
+    let rates = |what, (ours, theirs): (Duration, Duration)| {
         let (ours, theirs) = (rate(BODY, ours), rate(BODY, theirs));
         let mib = |rate: f64| format!("{rate:.0} MiB/s");
         Row { what, ours: mib(ours), theirs: mib(theirs), ratio: ratio(ours, theirs), target: "≥ 0.80" }
     };
+    let (down, up) = (|| download(daemon.connect(), &path), || upload(daemon.connect(), &path));
+    let (mut app, app_port) = node(&[]);
+    let direct = format!("http://127.0.0.1:{app_port}/");
+    let proxied = format!("http://{}/proxy/{app_port}/", daemon.address);
     let rows = vec![
         times("proxied request, p50", 50, "+ ≤ 200 µs"),
         times("proxied request, p99", 99, "-"),
-        rates("proxied download", download(daemon.connect(), &path), download(connect(port), "/")),
+        rates("proxied download", medians(down, || download(connect(port), "/"))),
+        rates("proxied download, beside a relay", medians(down, || download(connect(relay), "/"))),
+        rates("proxied upload", medians(up, || upload(connect(port), "/"))),
+        rates("proxied upload, beside a relay", medians(up, || upload(connect(relay), "/"))),
         rates(
-            "proxied download, beside a relay",
-            download(daemon.connect(), &path),
-            download(connect(relay), "/"),
+            "proxied download, Node at both ends",
+            medians(|| ordinary(&proxied, "get"), || ordinary(&direct, "get")),
         ),
-        rates("proxied upload", upload(daemon.connect(), &path), upload(connect(port), "/")),
-        rates("proxied upload, beside a relay", upload(daemon.connect(), &path), upload(connect(relay), "/")),
-        memory_row("memory, both", daemon.memory("VmHWM") - idle),
+        rates(
+            "proxied upload, Node at both ends",
+            medians(|| ordinary(&proxied, "put"), || ordinary(&direct, "put")),
+        ),
+        memory_row("memory, all", daemon.memory("VmHWM") - idle),
     ];
+    app.kill().unwrap();
+    app.wait().unwrap();
     drop(daemon);
     rows
 }

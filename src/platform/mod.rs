@@ -12,6 +12,7 @@ pub mod replacement;
 pub mod resident;
 pub mod shutdown;
 pub mod sockets;
+pub mod splice;
 pub mod telemetry;
 pub mod timer;
 pub mod tls;

@@ -32,6 +32,7 @@ use super::held::Held;
 use super::router::Api;
 use crate::http::socket::Hold;
 use crate::platform::shutdown::Shutdown;
+use crate::platform::splice::Socket;
 
 /// Time for the whole head of a request.
 const HEAD: Duration = Duration::from_secs(10);
@@ -54,10 +55,13 @@ pub(super) async fn serve(
     let peer = Peer::of(address, own, &access).await;
     let clock = Arc::new(Clock::new());
     let hold = Hold::default();
-    let io = TokioIo::new(Timed { stream: Held::new(stream, hold.clone()), clock: Arc::clone(&clock) });
+    let socket = Socket::new(stream);
+    let valve = socket.valve();
+    let io = TokioIo::new(Timed { stream: Held::new(socket, hold.clone()), clock: Arc::clone(&clock) });
     let service = service_fn(|mut request: Request<Incoming>| {
         clock.enter(Phase::Serving);
         request.extensions_mut().insert(hold.clone());
+        request.extensions_mut().insert(valve.clone());
         let reply = api.answer(request.map(Body::new), peer);
         let clock = Arc::clone(&clock);
         async move {
@@ -149,7 +153,7 @@ impl Clock {
 
 /// The socket, which tells the clock when bytes come in.
 struct Timed {
-    stream: Held<TcpStream>,
+    stream: Held<Socket>,
     clock: Arc<Clock>,
 }
 

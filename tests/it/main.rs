@@ -18,6 +18,7 @@ mod pid_1;
 mod ports;
 mod preview;
 mod proxy;
+mod proxy_bodies;
 mod pty;
 mod readme;
 mod replace;

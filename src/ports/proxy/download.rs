@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::line::Line;
 use super::pool::Pool;
+use super::through::Through;
 
 /// Drives the connection as it is read. A client that leaves drops it, and the connection with it; after the last byte
 /// the connection is kept for the next request.
@@ -19,6 +20,7 @@ pub(super) struct Download {
     body: Incoming,
     /// None when another task drives the connection.
     line: Option<Line>,
+    through: Option<Through>,
     is_ended: bool,
     failure: Option<hyper::Error>,
     /// Of a stream of events, which has no end of its own: the end of the daemon, which would wait for it in vain.
@@ -32,12 +34,13 @@ impl Download {
     pub(super) fn new(
         body: Incoming,
         line: Option<Line>,
+        through: Option<Through>,
         port: u16,
         pool: Arc<Pool>,
         place: OwnedSemaphorePermit,
         stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     ) -> Self {
-        Self { is_ended: false, failure: None, stop, body, line, port, pool, _place: place }
+        Self { is_ended: false, failure: None, stop, body, line, through, port, pool, _place: place }
     }
 }
 
@@ -46,32 +49,40 @@ impl Body for Download {
     type Error = hyper::Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
-            self.line = None;
-            self.stop = None;
+        let this = self.get_mut();
+        if this.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
+            this.line = None;
+            this.stop = None;
             return Poll::Ready(None);
         }
-        if let Some(failure) = self.failure.take() {
+        if let Some(failure) = this.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
-        let mut frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_pending()
-            && let Some(line) = &mut self.line
-        {
-            line.poll(context); // reads a frame now that one was asked for
-            frame = Pin::new(&mut self.body).poll_frame(context);
-        }
+        let mut read = |context: &mut Context<'_>| {
+            let mut frame = Pin::new(&mut this.body).poll_frame(context);
+            if frame.is_pending()
+                && let Some(line) = &mut this.line
+            {
+                line.poll(context); // reads a frame now that one was asked for
+                frame = Pin::new(&mut this.body).poll_frame(context);
+            }
+            frame
+        };
+        let frame = match &mut this.through {
+            Some(through) => through.poll_frame(context, read),
+            None => read(context),
+        };
         match frame {
             // A failure makes hyper drop what it has not sent yet: it waits for one round.
             Poll::Ready(Some(Err(failure))) => {
-                self.failure = Some(failure);
+                this.failure = Some(failure);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Poll::Ready(None) => self.is_ended = true,
+            Poll::Ready(None) => this.is_ended = true,
             _ => {}
         }
         frame
@@ -88,6 +99,7 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
+        self.through = None;
         if let Some(line) = self.line.take().filter(|_| self.is_ended || self.body.is_end_stream()) {
             self.pool.put(self.port, line);
         }

@@ -16,9 +16,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
+use super::through::Through;
 use crate::error::{Error, ErrorKind, os_text};
+use crate::platform::splice::{Socket, Valve};
 use crate::ports::local;
 
 /// Longest wait for a connection to be accepted.
@@ -99,7 +100,8 @@ pub(super) struct Unanswered {
 pub(super) struct Line {
     sender: SendRequest<Upload>,
     /// None when it has ended without an answer.
-    connection: Option<Connection<TokioIo<TcpStream>, Upload>>,
+    connection: Option<Connection<TokioIo<Socket>, Upload>>,
+    valve: Valve,
     /// The connection is done and must not be polled again.
     is_over: bool,
     /// The request of the last exchange is written, or will not be.
@@ -114,15 +116,17 @@ impl Line {
         let keepalive =
             TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20));
         SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(Failure::Connect)?;
+        let socket = Socket::new(stream);
+        let valve = socket.valve();
         let (sender, connection) = Builder::new()
             .preserve_header_case(true)
             .allow_obsolete_multiline_headers_in_responses(true)
             .allow_spaces_after_header_name_in_responses(true)
             .max_headers(HEADERS)
             .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(socket))
             .await?;
-        Ok(Self { sender, connection: Some(connection), is_over: false, sent: Arc::default() })
+        Ok(Self { sender, connection: Some(connection), valve, is_over: false, sent: Arc::default() })
     }
 
     /// Sends a request and waits for the head of the reply.
@@ -134,7 +138,10 @@ impl Line {
         mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.sent = Arc::default();
-        request.body_mut().sent = Arc::clone(&self.sent);
+        let upload = request.body_mut();
+        upload.sent = Arc::clone(&self.sent);
+        upload.through =
+            upload.client.clone().and_then(|client| Through::new(&upload.body, client, self.valve.clone()));
         let mut reply = pin!(self.sender.try_send_request(request));
         poll_fn(|context| {
             let is_over = self.poll(context);
@@ -151,6 +158,11 @@ impl Line {
             let unsent = error.take_message().map(Box::new);
             Unanswered { failure: error.into_error().into(), unsent }
         })
+    }
+
+    /// Leads what comes from the port.
+    pub(super) fn valve(&self) -> Valve {
+        self.valve.clone()
     }
 
     /// Whether the request is out of the way of the reply's body.
@@ -182,7 +194,7 @@ impl Line {
     }
 
     /// The socket and what was read of it already, after a switch of protocols.
-    pub(super) async fn into_parts(mut self) -> Parts<TokioIo<TcpStream>> {
+    pub(super) async fn into_parts(mut self) -> Parts<TokioIo<Socket>> {
         poll_fn(|context| if self.poll(context) { Poll::Ready(()) } else { Poll::Pending }).await;
         self.connection.expect("it has answered").into_parts()
     }
@@ -192,12 +204,15 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Upload {
     body: Body,
+    /// Where it comes from.
+    client: Option<Valve>,
+    through: Option<Through>,
     sent: Arc<AtomicBool>,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, sent: Arc::default() }
+    pub(super) fn new(body: Body, client: Option<Valve>) -> Self {
+        Self { body, client, through: None, sent: Arc::default() }
     }
 }
 
@@ -206,10 +221,15 @@ impl http_body::Body for Upload {
     type Error = axum::Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let Self { body, through, .. } = self.get_mut();
+        let read = |context: &mut Context<'_>| Pin::new(body).poll_frame(context);
+        match through {
+            Some(through) => through.poll_frame(context, read),
+            None => read(context),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

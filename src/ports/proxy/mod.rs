@@ -9,7 +9,7 @@
 //!
 //! hyper speaks HTTP to the port as it does to us. Its connection is driven by whoever has the request and then the
 //! reply's body, not by a task of its own: a chunk passes through one task, and a client that leaves takes the
-//! connection with it.
+//! connection with it. hyper counts the bytes of a large body, of which it sees none: they pass by pipe (`through.rs`).
 //!
 //! - Without a limit: size and duration of bodies, and how long an answer may take. Connecting has one.
 //! - A request is sent twice only when repeating it is harmless: it never left, or it is a read without a body that
@@ -20,6 +20,7 @@ mod download;
 mod headers;
 mod line;
 mod pool;
+mod through;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -36,9 +37,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::download::Download;
 use self::line::{Failure, Line, Unanswered, Upload};
 use self::pool::Pool;
+use self::through::Through;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::sockets::{self, OwnPorts};
+use crate::platform::splice::Valve;
 
 /// A connection that was used less than so long ago is taken to be open for a request that must not be sent twice:
 /// servers keep theirs for two seconds at least.
@@ -80,6 +83,8 @@ impl Proxy {
         let upgrade = headers::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
         let has_body = !http_body::Body::is_end_stream(request.body());
         headers::forward(request.headers_mut(), port, peer, has_body);
+        let client = request.extensions_mut().remove::<Valve>();
+        let request = request.map(|body| Upload::new(body, client.clone()));
         let (line, reply) = self.exchange(port, request).await.map_err(|failure| failure.told(port))?;
         let (mut head, body) = reply.into_parts();
         head.version = Version::HTTP_11;
@@ -94,7 +99,7 @@ impl Proxy {
         headers::back(&mut head.headers);
         let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         let is_events = kind.to_ascii_lowercase().starts_with(b"text/event-stream");
-        let body = self.body(port, line, body, place, is_events);
+        let body = self.body(port, line, body, client, place, is_events);
         Ok(Response::from_parts(head, body))
     }
 
@@ -102,11 +107,10 @@ impl Proxy {
     async fn exchange(
         &self,
         port: u16,
-        request: Request<Body>,
+        mut request: Request<Upload>,
     ) -> Result<(Line, Response<Incoming>), Failure> {
         let can_repeat = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
             && http_body::Body::is_end_stream(request.body());
-        let mut request = request.map(Upload::new);
         if let Some(mut line) = self.pool.take(port, if can_repeat { pool::IDLE } else { FRESH }) {
             let copy = can_repeat.then(|| copy(&request));
             match line.send(request).await {
@@ -128,9 +132,11 @@ impl Proxy {
         port: u16,
         line: Line,
         body: Incoming,
+        client: Option<Valve>,
         place: OwnedSemaphorePermit,
         is_events: bool,
     ) -> Body {
+        let through = client.and_then(|client| Through::new(&body, line.valve(), client));
         let line = if line.has_sent_all() {
             Some(line)
         } else {
@@ -139,12 +145,12 @@ impl Proxy {
             None
         };
         let stop = is_events.then(|| Box::pin(self.shutdown.cancelled()) as _);
-        Body::new(Download::new(body, line, port, Arc::clone(&self.pool), place, stop))
+        Body::new(Download::new(body, line, through, port, Arc::clone(&self.pool), place, stop))
     }
 }
 
 fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::new(Body::empty()));
+    let mut copy = Request::new(Upload::new(Body::empty(), None));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -4,11 +4,11 @@ use hyper::client::conn::http1::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use crate::platform::shutdown::Shutdown;
+use crate::platform::splice::Socket;
 
 /// Bytes read at a time, in either direction.
 const CHUNK: usize = 16 * 1024;
@@ -18,7 +18,7 @@ const CHUNK: usize = 16 * 1024;
 pub(super) fn splice(
     shutdown: &Shutdown,
     client: OnUpgrade,
-    server: Parts<TokioIo<TcpStream>>,
+    server: Parts<TokioIo<Socket>>,
     place: OwnedSemaphorePermit,
 ) {
     let stop = shutdown.cancelled();

@@ -163,6 +163,18 @@ impl Wire {
         }
     }
 
+    /// The next `count` bytes, or fewer, when the connection ends before.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            match within(self.stream.read_buf(&mut self.read)).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let rest = self.read.split_off(count.min(self.read.len()));
+        std::mem::replace(&mut self.read, rest)
+    }
+
     /// The head of a message; empty when the connection ended instead.
     pub(crate) async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await.unwrap_or_default()
