@@ -597,21 +597,22 @@ async fn input_of_any_size_arrives_whole_and_pings_are_answered_while_it_waits()
     let daemon = Daemon::start().await;
     let client = daemon.client();
     make_fifo(&daemon.work().join("go"));
-    let script = "stty raw -echo; echo ready; cat go; head -c 3145729 | sha256sum; stty cooked echo";
+    let script =
+        "stty raw -echo; echo ready; cat go; head -c 3145729 | tr -d x | sha256sum; stty cooked echo";
     client.create_pty("p1", &["sh", "-c", script]).await;
     let mut tty = client.tty("p1").await;
     tty.until("ready").await;
     let mut input = blob(3 * MIB);
+    input.iter_mut().filter(|byte| **byte == b'x').for_each(|byte| *byte = b'y');
     for frame in input.chunks(MIB) {
         tty.send(frame).await;
     }
     tty.socket.ping().await; // the program has not read a byte
-    // Another client's comes after it.
+    // Another client's comes before, between or after these frames.
     let mut other = client.tty("p1").await;
     other.send("x").await;
     other.socket.ping().await;
     go(daemon.work().join("go")).await;
-    input.push(b'x');
     let digest: String = Sha256::digest(&input).iter().map(|byte| format!("{byte:02x}")).collect();
     tty.until(&digest).await;
     tty.ended().await.with_code(0);
