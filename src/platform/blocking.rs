@@ -2,11 +2,14 @@
 //!
 //! Each kind has a [`Lane`] of its own, so that a file system that hangs takes down what uses it and nothing else.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
+
+type AnyJob = Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>;
 
 /// A bounded number of blocking jobs at a time; more wait their turn without holding a thread.
 #[derive(Debug, Clone)]
@@ -30,6 +33,12 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        let result = self.run_any(Box::new(move || Box::new(job()))).await?;
+        Ok(*result.downcast().expect("a job gives what it was written to give"))
+    }
+
+    /// The same for jobs of every type, as there are hundreds and the program is to be small.
+    async fn run_any(&self, job: AnyJob) -> Result<Box<dyn Any + Send>> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let span = tracing::Span::current();
         #[expect(clippy::disallowed_methods, reason = "the one place that runs blocking work")]

@@ -4,6 +4,7 @@
 //! runs in a task of its own, started here.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -31,6 +32,8 @@ impl Shutdown {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        // Boxed: the program is to be small, and tokio's part of a task is then the same for all.
+        let future: Pin<Box<dyn Future<Output = F::Output> + Send>> = Box::pin(future);
         tokio::spawn(self.tasks.track_future(future.in_current_span()))
     }
 

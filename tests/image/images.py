@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,8 @@ def run(*command, check=True, **options):
 
 def podman(*arguments, **options):
     # The runtime directory is short-lived and its path short: sockets are in it.
-    return run("podman", "--root", STATE / "storage", "--runroot", "/run/toolboxd-image-test", *arguments, **options)
+    runtime = f"/run/toolboxd-{zlib.crc32(bytes(STATE)):08x}"
+    return run("podman", "--root", STATE / "storage", "--runroot", runtime, *arguments, **options)
 
 
 def import_directory(directory, name):

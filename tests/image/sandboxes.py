@@ -164,7 +164,7 @@ class Root(Sandbox):
         **environment,
     ):
         self.root = root
-        steps = [f"mount --bind {root} {root}"]
+        steps = [f"mount --bind {root} {root}", "echo localhost > /proc/sys/kernel/hostname"]
         if read_only:
             steps.append(f"mount -o remount,ro,bind {root}")
         if proc:
@@ -176,10 +176,12 @@ class Root(Sandbox):
         for path in mounts:
             (root / str(path).lstrip("/")).mkdir(parents=True, exist_ok=True)
             steps.append(f"mount --bind -o ro {path} {root}{path}")
+        if not network:
+            steps.append("ip link set lo up")
         enter = f'exec chroot --userspec={user} --groups={groups} {root} "$@"'
         descriptor, log = tempfile.mkstemp(prefix="toolboxd-log-")
         self.log_file = Path(log)
-        namespaces = ["--mount", "--pid", *([] if network else ["--net"])]
+        namespaces = ["--mount", "--pid", "--uts", *([] if network else ["--net"])]
         self.process = subprocess.Popen(
             [*("unshare", *namespaces, "--fork", "--kill-child"), "sh", "-c", " && ".join([*steps, enter]), "-", *command],
             env=self.begin(environment),
@@ -197,7 +199,11 @@ class Root(Sandbox):
 
     def daemon(self):
         """The process that is pid 1 in the root."""
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
+        while True:
+            assert self.is_running(), self.log()
+            child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().strip()
+            if child and os.path.samefile(f"/proc/{child}/root", self.root):
+                return int(child)
 
     def exec(self, *command, user=None, check=True, **environment):
         """A program beside the daemon, not below it."""
@@ -249,13 +255,19 @@ class Entered(Root):
         self.name = podman("create", image).stdout.strip()
         root = Path(podman("mount", self.name).stdout.strip())
         settings = json.loads(podman("image", "inspect", image).stdout)[0]["Config"]
-        name = user or settings["User"]
+        name = user or settings.get("User", "0:0")
         groups = name if ":" not in name else ""
-        environment = dict(entry.split("=", 1) for entry in settings["Env"])
-        environment["HOME"] = "/root" if name == "root" else settings["WorkingDir"]
+        environment = dict(entry.split("=", 1) for entry in settings.get("Env", []))
+        environment.pop("TOOLBOXD_LISTEN", None)  # each has a port of its own
+        directory = settings.get("WorkingDir", "/")
+        environment["HOME"] = "/root" if name == "root" else directory
+        enter = [] if directory == "/" else ["env", "-C", directory]
+        for name_in_root in ("proc", "dev", "etc"):
+            (root / name_in_root).mkdir(exist_ok=True)
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
         super().__init__(
             root,
-            *("env", "-C", settings["WorkingDir"], *settings["Entrypoint"], *command),
+            *(*enter, *settings["Entrypoint"], *command),
             user=name if ":" in name else f"{name}:{name}",
             groups=groups,
             devices=True,

@@ -51,8 +51,8 @@ async fn a_crashed_daemon_is_started_again() {
     .await;
     // Long enough after its start to count as a crash in service.
     output(&daemon.client(), "sleep 1.1").await;
-    let killed =
-        daemon.client().post("/process/execute").json(json!({"command": "kill -6 $PPID"})).try_send().await;
+    let command = json!({"command": "kill -6 $PPID; exec sleep 1000"});
+    let killed = daemon.client().post("/process/execute").json(command).try_send().await;
     assert!(killed.is_err(), "the daemon was killed in the middle of this");
     daemon.ready().await;
     assert_eq!(output(&daemon.client(), "echo back").await, "back\n");

@@ -330,10 +330,17 @@ impl Recorder {
         let reader = Arc::clone(&connection);
         // Ends with the server.
         std::thread::spawn(move || {
+            // As Xlib has it: the map is read when the first key comes after it has changed, and kept.
+            let mut map = None;
             while let Ok(event) = reader.wait_for_event() {
-                let symbol = |code| {
-                    let map = reader.get_keyboard_mapping(code, 1).ok()?.reply().ok()?;
-                    map.keysyms.first().copied()
+                let mut symbol = |code: u8| {
+                    let (first, last) = (reader.setup().min_keycode, reader.setup().max_keycode);
+                    if map.is_none() {
+                        map = Some(reader.get_keyboard_mapping(first, last - first + 1).ok()?.reply().ok()?);
+                    }
+                    let map = map.as_ref()?;
+                    let place = usize::from(code.checked_sub(first)?);
+                    map.keysyms.get(place * usize::from(map.keysyms_per_keycode)).copied()
                 };
                 let seen = match event {
                     Event::ButtonPress(e) => Some(Seen::Press(e.detail, e.root_x, e.root_y, e.state.into())),
@@ -343,6 +350,10 @@ impl Recorder {
                     Event::MotionNotify(e) => Some(Seen::Motion(e.root_x, e.root_y, e.state.into())),
                     Event::KeyPress(e) => symbol(e.detail).map(Seen::KeyDown),
                     Event::KeyRelease(e) => symbol(e.detail).map(Seen::KeyUp),
+                    Event::MappingNotify(_) => {
+                        map = None;
+                        None
+                    }
                     _ => None,
                 };
                 if seen.is_some_and(|seen| sender.send(seen).is_err()) {
