@@ -197,13 +197,20 @@ class Root(Sandbox):
     def is_running(self):
         return self.process.poll() is None
 
-    def daemon(self):
-        """The process that is pid 1 in the root."""
+    def child(self):
+        """Pid 1 of the namespace, which becomes the daemon."""
         while True:
             assert self.is_running(), self.log()
-            child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().strip()
-            if child and os.path.samefile(f"/proc/{child}/root", self.root):
+            child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+            if child:
                 return int(child)
+
+    def daemon(self):
+        """The process that is pid 1 in the root, once it is there."""
+        child = self.child()
+        while not os.path.samefile(f"/proc/{child}/root", self.root):
+            assert self.is_running(), self.log()
+        return child
 
     def exec(self, *command, user=None, check=True, **environment):
         """A program beside the daemon, not below it."""
@@ -219,7 +226,8 @@ class Root(Sandbox):
         return self.log_file.read_text()
 
     def __exit__(self, *_):
-        self.process.kill()  # and with it what it started
+        if self.is_running():
+            os.kill(self.child(), signal.SIGKILL)  # as pid 1 it takes all others with it
         self.process.wait(timeout=LIMIT)
         print(self.log())
         self.log_file.unlink()
