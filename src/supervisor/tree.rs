@@ -7,8 +7,8 @@
 //! in most containers cgroups cannot be written, so this way has to work anyway.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -20,6 +20,9 @@ use super::pidfd::PidFd;
 
 /// Time for processes to be gone after SIGKILL, before the daemon gives up on them: one may hang in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Most looks for someone who may be there and is gone each time.
+const LOOKS: u32 = 64;
 
 /// The number that a process's descendants inherit: the daemon's random part above the process's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,12 +211,14 @@ struct Search {
     since: Option<u64>,
     /// Whoever is found is sent SIGSTOP at once.
     is_stopped: bool,
+    /// Zombies that were seen: each was listed alive perhaps, and may have started another.
+    dead: Arc<Mutex<HashSet<(i32, u64)>>>,
 }
 
 impl Search {
     /// For a process and its descendants.
     fn all(root: &Root) -> Self {
-        Self { root: root.clone(), since: None, is_stopped: false }
+        Self { root: root.clone(), since: None, is_stopped: false, dead: Arc::default() }
     }
 
     /// For the descendants of a process that were started after a moment.
@@ -227,6 +232,11 @@ impl Search {
             && self.since.is_none_or(|since| row.started >= since && Some(pid) != self.root.live_pid())
     }
 
+    /// Whether it is a zombie that was none yet.
+    fn has_just_ended(&self, pid: i32, row: &Row) -> bool {
+        row.is_dead && self.dead.lock().unwrap_or_else(PoisonError::into_inner).insert((pid, row.started))
+    }
+
     /// Takes hold of who was seen.
     fn take(&self, pid: i32, row: Row, found: &mut Found) {
         match Member::open(pid, row) {
@@ -236,12 +246,14 @@ impl Search {
                 }
                 found.members.push(member);
             }
-            None => {
-                found.has_missed = true;
-                if self.is_stopped {
-                    self.stop_group(row.group);
-                }
-            }
+            None => self.miss(row, found),
+        }
+    }
+
+    fn miss(&self, row: Row, found: &mut Found) {
+        found.has_missed = true;
+        if self.is_stopped {
+            self.stop_group(row.group);
         }
     }
 
@@ -266,6 +278,8 @@ struct Found {
     members: Vec<Member>,
     /// Someone belonged to them who was gone a moment later, perhaps after starting another.
     has_missed: bool,
+    /// Someone was gone before it was known whom he belonged to.
+    has_lost: bool,
 }
 
 impl Found {
@@ -276,19 +290,35 @@ impl Found {
 
 /// The live processes of a tree; none when there is no `/proc` to find them in.
 async fn search(supervisor: &Inner, search: Search) -> Option<Found> {
-    supervisor.files.run(move || find(&search)).await.ok().flatten()
+    supervisor.files.run(move || look(&search)).await.ok().flatten()
+}
+
+/// Looks again while nobody is found and someone was lost: it may be the one who forks without end.
+fn look(search: &Search) -> Option<Found> {
+    let mut found = find(search)?;
+    for _ in 1..LOOKS {
+        if !found.is_nobody() || !found.has_lost {
+            break;
+        }
+        found = find(search)?;
+    }
+    Some(found)
 }
 
 fn find(search: &Search) -> Option<Found> {
     let root = &search.root;
     let mut found = Found::default();
     let mut rows = HashMap::new();
-    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Some(row) = Row::read(pid) else { continue };
+    for pid in pids()? {
+        let Some(row) = Row::read(pid) else {
+            found.has_lost = true;
+            continue;
+        };
         let is_known = root.has_tagged(pid) || Some(pid) == root.live_pid();
         if is_known && search.is_for(pid, &row) {
             search.take(pid, row, &mut found); // at once, as it may be another one a moment later
+        } else if is_known && search.has_just_ended(pid, &row) {
+            search.miss(row, &mut found);
         }
         rows.insert(pid, (row, is_known));
     }
@@ -313,6 +343,18 @@ fn find(search: &Search) -> Option<Found> {
         found.members.retain(|member| root.has_tagged(member.pid));
     }
     Some(found)
+}
+
+/// Of all processes, the newest first: those that may be gone soonest.
+fn pids() -> Option<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids: Vec<i32> =
+        entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    // proc_loadavg(5): its last word is the pid that was given last. They are given upwards, and then from the beginning.
+    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let last: i32 = loads.split_whitespace().last().and_then(|word| word.parse().ok()).unwrap_or(i32::MAX);
+    pids.sort_unstable_by_key(|pid| last.wrapping_sub(*pid).cast_unsigned());
+    Some(pids)
 }
 
 impl Root {
