@@ -13,6 +13,7 @@ mod process;
 mod program;
 mod pump;
 mod script;
+mod search;
 mod shell;
 mod signal;
 mod spawn;

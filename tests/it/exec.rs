@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Call, Client, Daemon, SHELLS, gone, make_fifo, pid_in};
+use crate::support::{Call, Client, Daemon, SHELLS, gone, held_pipe, make_fifo, pid_in, within};
 
 fn execute(client: &Client, body: Value) -> Call {
     client.post("/process/execute").json(body)
@@ -190,6 +190,22 @@ async fn a_fork_bomb_ends_at_its_time_limit() {
     let body = json!({"command": format!("exec python3 -c '{}'", command.replace("range(200)", "range(5)")), "timeout": 1});
     execute(&daemon.client(), body).fails(408, "PROCESS_EXECUTION_TIMEOUT").await;
     assert_eq!(run(&daemon.client(), "echo fine").await.1, "fine\n");
+}
+
+#[tokio::test]
+async fn a_process_that_is_another_one_every_moment_ends_at_its_time_limit() {
+    let daemon = Daemon::start().await;
+    for again in ["", "setsid"] {
+        let held = daemon.work().join("held");
+        let closed = held_pipe(&held);
+        let hop = format!("printf . >&3; {again} sh hop &");
+        std::fs::write(daemon.work().join("hop"), hop).unwrap();
+        let body = json!({"command": "exec 3> held; sh hop; sleep 1000", "timeout": 1});
+        execute(&daemon.client(), body).fails(408, "PROCESS_EXECUTION_TIMEOUT").await;
+        let hops = within(closed).await.unwrap(); // nobody has the pipe open
+        assert!(hops > 10, "{hops}");
+        std::fs::remove_file(held).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, Socket, gone, make_fifo, pid_in, python_path, within};
+use crate::support::{Client, Daemon, Socket, gone, held_pipe, make_fifo, pid_in, python_path, within};
 
 async fn start() -> Daemon {
     Daemon::start_with(|command| {
@@ -381,7 +381,7 @@ async fn processes_that_fork_without_end_are_stopped_with_the_run() {
     let client = daemon.client();
     for always in ["", "os.setsid()"] {
         let held = daemon.work().join("held");
-        make_fifo(&held);
+        let closed = held_pipe(&held);
         // A process that is another one every moment: never two at a time, or the machine would suffer.
         let hop = format!(
             "import os, time, signal\nx = 1\nif os.fork() == 0:\n    os.setsid()\n    \
@@ -389,13 +389,6 @@ async fn processes_that_fork_without_end_are_stopped_with_the_run() {
              while True:\n        if os.fork(): os._exit(0)\n        {always}\n        os.write(held, b'.')\n\
              time.sleep(1000)"
         );
-        let pipe = held.clone();
-        // A thread that nobody waits for when the test has failed.
-        let (told, closed) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let mut pipe = std::fs::File::open(pipe).unwrap();
-            let _ = told.send(std::io::copy(&mut pipe, &mut std::io::sink()).unwrap());
-        });
         let ran = run(&client, json!({"code": hop, "timeout": 1})).await;
         assert_eq!(ran.code, 4008);
         assert_eq!(code(&client, "print(x)").await.ok(), "1\n");

@@ -152,7 +152,8 @@ async fn a_port_in_use_is_an_error() {
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains(&daemon.address.to_string()));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&format!("{}: address already in use", daemon.address)), "{text}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use x11rb::connection::Connection;
-use x11rb::protocol::xproto::{ConnectionExt, CreateWindowAux, PropMode, WindowClass};
+use x11rb::protocol::xproto::{AtomEnum, ConnectionExt, CreateWindowAux, PropMode, WindowClass};
 use x11rb::wrapper::ConnectionExt as _;
 
 use crate::support::{Client, Daemon, Display};
@@ -192,6 +192,42 @@ async fn what_cannot_be_done_with_a_window_is_said() {
     // Of a window that is not there any more nothing is left.
     let message = client.patch("/computeruse/display").json(json!({"width": 2000, "height": 700}));
     assert!(message.fails(409, "CONFLICT").await.contains("1024x768"));
+}
+
+#[tokio::test]
+async fn a_window_is_there_from_when_its_manager_shows_it_to_when_it_is_withdrawn() {
+    let display = Display::start("640x480x24");
+    let daemon = display.daemon().await;
+    let listed = async || {
+        let reply = daemon.client().get("/computeruse/display/windows").ok().await.json();
+        reply["windows"].as_array().unwrap().len()
+    };
+    // This test is the window manager.
+    let x = display.connect();
+    let root = x.setup().roots[0].root;
+    let atom = |name: &str| x.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
+    let window = |title: &str| {
+        let id = x.generate_id().unwrap();
+        x.create_window(0, id, root, 0, 0, 9, 9, 0, WindowClass::INPUT_OUTPUT, 0, &CreateWindowAux::new())
+            .unwrap();
+        x.change_property8(PropMode::REPLACE, id, AtomEnum::WM_NAME, AtomEnum::STRING, title.as_bytes())
+            .unwrap();
+        id
+    };
+    let (check, managed) = (window("check"), window("managed"));
+    for (name, value) in [("_NET_SUPPORTING_WM_CHECK", check), ("_NET_CLIENT_LIST_STACKING", managed)] {
+        x.change_property32(PropMode::REPLACE, root, atom(name), AtomEnum::WINDOW, &[value]).unwrap();
+    }
+    let state = |state: u32| {
+        let name = atom("WM_STATE");
+        x.change_property32(PropMode::REPLACE, managed, name, name, &[state, 0]).unwrap().check().unwrap();
+    };
+    x.sync().unwrap();
+    assert_eq!(listed().await, 0, "it is not placed yet");
+    state(1);
+    assert_eq!(listed().await, 1);
+    state(0);
+    assert_eq!(listed().await, 0);
 }
 
 #[tokio::test]

@@ -241,3 +241,16 @@ pub(crate) fn make_fifo(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
 }
+
+/// Makes a named pipe, and tells how many bytes came through it once everyone who had it open for writing is gone. Its
+/// thread is waited for by nobody, so that a test can fail meanwhile.
+pub(crate) fn held_pipe(path: &Path) -> tokio::sync::oneshot::Receiver<u64> {
+    make_fifo(path);
+    let path = path.to_owned();
+    let (sender, closed) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut pipe = File::open(path).unwrap();
+        let _ = sender.send(std::io::copy(&mut pipe, &mut std::io::sink()).unwrap());
+    });
+    closed
+}

@@ -15,7 +15,7 @@ mod upstream;
 pub(crate) use client::{Call, Client};
 pub(crate) use collector::{Collector, Habit, attribute};
 pub(crate) use daemon::{
-    Daemon, NODE_MODULES, SHELLS, gone, make_fifo, pid_in, program, python_path, within,
+    Daemon, NODE_MODULES, SHELLS, gone, held_pipe, make_fifo, pid_in, program, python_path, within,
 };
 pub(crate) use display::{Display, Recorder, Seen, free_display, free_port};
 pub(crate) use events::Events;
