@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::error::os_text;
+
 /// Longest that connecting, asking and answering may take, each.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -17,7 +19,8 @@ pub fn check(addresses: &[SocketAddr]) -> io::Result<()> {
         match ask(reachable(*address)) {
             Ok(()) => return Ok(()),
             Err(error) => {
-                failure = failure.or(Some(io::Error::new(error.kind(), format!("{address}: {error}"))))
+                failure =
+                    failure.or(Some(io::Error::new(error.kind(), format!("{address}: {}", os_text(&error)))))
             }
         }
     }

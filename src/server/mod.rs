@@ -24,6 +24,7 @@ use tracing::{info, warn};
 pub use auth::Access;
 use router::Api;
 
+use crate::error::os_text;
 use crate::platform::shutdown::Shutdown;
 
 /// Connections that wait to be accepted.
@@ -39,7 +40,8 @@ pub fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
         match listen(*address) {
             Ok(listener) => return Ok(listener),
             Err(error) => {
-                failure = failure.or(Some(io::Error::new(error.kind(), format!("{address}: {error}"))))
+                failure =
+                    failure.or(Some(io::Error::new(error.kind(), format!("{address}: {}", os_text(&error)))))
             }
         }
     }

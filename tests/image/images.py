@@ -34,9 +34,11 @@ def run(*command, check=True, **options):
 
 
 def podman(*arguments, **options):
+    # Beside its storage it writes notes into the directory that it is started in.
+    STATE.mkdir(parents=True, exist_ok=True)
     # The runtime directory is short-lived and its path short: sockets are in it.
     runtime = f"/run/toolboxd-{zlib.crc32(bytes(STATE)):08x}"
-    return run("podman", "--root", STATE / "storage", "--runroot", runtime, *arguments, **options)
+    return run("podman", "--root", STATE / "storage", "--runroot", runtime, *arguments, cwd=STATE, **options)
 
 
 def import_directory(directory, name):
@@ -50,7 +52,6 @@ def import_directory(directory, name):
 @functools.cache
 def base():
     """Debian as its image has it, apart from documentation that the image leaves out."""
-    STATE.mkdir(parents=True, exist_ok=True)
     if podman("image", "exists", BASE, check=False).returncode == 0:
         return
     root = STATE / "base"

@@ -123,10 +123,10 @@ class Container(Sandbox):
     def is_running(self):
         return self.state("Running")
 
-    def exec(self, *command, user=None, check=True, **environment):
+    def exec(self, *command, check=True, **environment):
         """A program beside the daemon, not below it."""
         options = [word for item in environment.items() for word in ("--env", "=".join(item))]
-        return podman("exec", *options, *(["--user", user] if user else []), self.name, *command, check=check)
+        return podman("exec", *options, self.name, *command, check=check)
 
     def stop(self, seconds):
         """What `docker stop` does; gives the exit status of the container."""
@@ -212,7 +212,7 @@ class Root(Sandbox):
             assert self.is_running(), self.log()
         return child
 
-    def exec(self, *command, user=None, check=True, **environment):
+    def exec(self, *command, check=True, **environment):
         """A program beside the daemon, not below it."""
         enter = ["nsenter", "--all", "--root", "--wd", "--target", str(self.daemon())]
         return run(*enter, *command, check=check, env={**os.environ, **environment})

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::config::{Config, PORT};
+use crate::error::os_text;
 
 /// Prints the log, and with `follow` what is yet to come of it, until the command has ended.
 ///
@@ -17,9 +18,9 @@ use crate::config::{Config, PORT};
 /// When no daemon answers, it refuses, or the output cannot be written.
 pub async fn print(config: &Config, follow: bool) -> io::Result<()> {
     let address = address(config);
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("no daemon answers on {address}: {error}")))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("no daemon answers on {address}: {}", os_text(&error)))
+    })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
             .await
