@@ -1,17 +1,18 @@
 //! Routes and their description, from one source: path, method and words stand once, at the handler.
 //!
-//! The description is code that runs when it is asked for, by the test that writes it down. A daemon that starts has
-//! no use for it: building it would be most of the start.
+//! The description is part of the tests, one of which writes it down: building it would be most of the daemon's start,
+//! and a tenth of its code.
 
 use axum::Router;
 use axum::routing::MethodRouter;
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+#[cfg(test)]
+use {utoipa::openapi::OpenApi, utoipa_axum::router::OpenApiRouter};
 
 /// Routes of a slice.
 pub struct Routes<S = ()> {
     router: Router<S>,
-    descriptions: Vec<Box<dyn Fn() -> OpenApi>>,
+    #[cfg(test)]
+    description: OpenApi,
 }
 
 /// Handlers of one path, made by [`endpoints!`](crate::endpoints).
@@ -21,12 +22,22 @@ pub struct Endpoints<S> {
     /// A handler for each of its methods.
     pub methods: MethodRouter<S>,
     /// Adds their description.
+    #[cfg(test)]
     pub describe: fn(OpenApiRouter<S>) -> OpenApiRouter<S>,
 }
 
-/// Handlers of one path, with the path and the methods of their `utoipa::path`.
+/// Handlers of one path, with the path and the methods of their `utoipa::path`; or one for every method at a path that the
+/// description cannot have in full.
 #[macro_export]
 macro_rules! endpoints {
+    ($handler:ident at $path:literal) => {
+        $crate::http::routes::Endpoints {
+            path: $path.to_owned(),
+            methods: ::axum::routing::any($handler),
+            #[cfg(test)]
+            describe: |router| router.routes(::utoipa_axum::routes!($handler)),
+        }
+    };
     ($first:ident $(, $more:ident)* $(,)?) => {
         $crate::http::routes::Endpoints {
             path: $crate::endpoints!(@path $first),
@@ -36,6 +47,7 @@ macro_rules! endpoints {
                 $(let methods = $crate::endpoints!(@add methods $more);)*
                 methods
             },
+            #[cfg(test)]
             describe: |router| router.routes(::utoipa_axum::routes!($first $(, $more)*)),
         }
     };
@@ -54,32 +66,45 @@ macro_rules! endpoints {
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// None yet.
     pub fn new() -> Self {
-        Self { router: Router::new(), descriptions: Vec::new() }
+        Self {
+            router: Router::new(),
+            #[cfg(test)]
+            description: OpenApi::default(),
+        }
     }
 
     /// Adds what [`endpoints!`](crate::endpoints) made.
     #[must_use]
-    pub fn routes(mut self, Endpoints { path, methods, describe }: Endpoints<S>) -> Self {
-        self.descriptions.push(Box::new(move || describe(OpenApiRouter::new()).into_openapi()));
-        Self { router: self.router.route(&path, methods), ..self }
+    pub fn routes(mut self, endpoints: Endpoints<S>) -> Self {
+        #[cfg(test)]
+        self.description.merge((endpoints.describe)(OpenApiRouter::new()).into_openapi());
+        self.router = self.router.route(&endpoints.path, endpoints.methods);
+        self
     }
 
     /// Adds a route that is not described.
     #[must_use]
-    pub fn route(self, path: &str, methods: MethodRouter<S>) -> Self {
-        Self { router: self.router.route(path, methods), ..self }
+    pub fn route(mut self, path: &str, methods: MethodRouter<S>) -> Self {
+        self.router = self.router.route(path, methods);
+        self
     }
 
     /// Adds those of another.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
-        self.descriptions.extend(other.descriptions);
-        Self { router: self.router.merge(other.router), ..self }
+        #[cfg(test)]
+        self.description.merge(other.description);
+        self.router = self.router.merge(other.router);
+        self
     }
 
     /// Gives the handlers their state.
     pub fn with_state<T>(self, state: S) -> Routes<T> {
-        Routes { router: self.router.with_state(state), descriptions: self.descriptions }
+        Routes {
+            router: self.router.with_state(state),
+            #[cfg(test)]
+            description: self.description,
+        }
     }
 
     /// The router alone.
@@ -88,8 +113,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     /// Adds what describes them to `document`.
-    pub fn describe(&self, document: &mut OpenApi) {
-        self.descriptions.iter().for_each(|describe| document.merge(describe()));
+    #[cfg(test)]
+    pub fn describe(self, document: &mut OpenApi) {
+        document.merge(self.description);
     }
 }
 

@@ -12,7 +12,6 @@ use axum::routing::any;
 use futures_util::{StreamExt, stream};
 use http::header;
 use tokio::time::timeout;
-use utoipa_axum::routes;
 
 use super::service::Ports;
 use super::watch::{Change, Watch};
@@ -21,7 +20,7 @@ use crate::endpoints;
 use crate::error::{Error, Result};
 use crate::http::extract::{Path, Query};
 use crate::http::reply::ErrorBody;
-use crate::http::routes::{Endpoints, Routes};
+use crate::http::routes::Routes;
 use crate::http::socket::{Close, Receiver, Sender, Upgrade};
 use crate::platform::sockets::{self, Listener};
 
@@ -31,24 +30,14 @@ const ASKABLE: std::ops::RangeInclusive<u16> = 3000..=9999;
 const SILENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn router(ports: Ports) -> Routes {
-    let proxied = Endpoints {
-        path: "/proxy/{port}/{*path}".to_owned(),
-        methods: any(proxy),
-        describe: |router| router.routes(routes!(proxy)),
-    };
-    let proxied_whole = Endpoints {
-        path: "/absproxy/{port}/{*path}".to_owned(),
-        methods: any(proxy_whole),
-        describe: |router| router.routes(routes!(proxy_whole)),
-    };
     Routes::new()
         .routes(endpoints!(list))
         .routes(endpoints!(in_use))
         .routes(endpoints!(watch))
-        .routes(proxied)
+        .routes(endpoints!(proxy at "/proxy/{port}/{*path}"))
         .route("/proxy/{port}", any(proxy))
         .route("/proxy/{port}/", any(proxy))
-        .routes(proxied_whole)
+        .routes(endpoints!(proxy_whole at "/absproxy/{port}/{*path}"))
         .route("/absproxy/{port}", any(proxy_whole))
         .route("/absproxy/{port}/", any(proxy_whole))
         .with_state(ports)

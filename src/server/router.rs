@@ -12,7 +12,6 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, header};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi;
 
 use super::auth::{self, Access, Peer};
 use super::layers;
@@ -53,7 +52,8 @@ pub struct Api {
 }
 
 /// General facts for the published document; its paths come from the slices.
-#[derive(OpenApi)]
+#[cfg(test)]
+#[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "toolboxd",
     description = "The toolbox API of a sandbox. Paths are served at /, /{sandboxId}/, /toolbox/{sandboxId}/ and \
@@ -86,8 +86,9 @@ fn routes(app: &App) -> Routes {
 }
 
 /// The description of the API, made from the handlers.
-pub fn document(app: &App) -> utoipa::openapi::OpenApi {
-    let mut document = Facts::openapi();
+#[cfg(test)]
+fn document(app: &App) -> utoipa::openapi::OpenApi {
+    let mut document = <Facts as utoipa::OpenApi>::openapi();
     routes(app).describe(&mut document);
     document
 }

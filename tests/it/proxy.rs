@@ -504,8 +504,10 @@ async fn subprotocols_and_other_protocols_pass() {
 async fn a_thousand_sockets_leave_nothing_behind() {
     let (daemon, app) = (Daemon::start().await, Upstream::app().await);
     let client = daemon.client();
-    client.socket(&app.path("/ws")).await.close().await;
     client.get("/version").ok().await;
+    let first = daemon.descriptors();
+    client.socket(&app.path("/ws")).await.close().await;
+    daemon.closes_down_to(first).await;
     let before = daemon.descriptors();
     let mut sockets = Vec::new();
     for number in 0..1000 {
