@@ -730,13 +730,16 @@ async fn keys_act_on_the_job_in_the_foreground() {
     tty.until("> ").await;
     tty.send("echo \"[$?]\"\n").await;
     tty.until("[130]\r\n").await;
-    tty.send("sh -c 'echo on; exec sleep 1000'\n").await;
+    tty.send("sh -c 'echo on; read word; echo got $word; exec sleep 1000'\n").await;
     tty.until("on\r\n").await;
     tty.send("\x1a").await;
     tty.until("Stopped").await;
     tty.send("jobs; fg\n").await;
     tty.until("Stopped").await;
-    tty.until("sleep 1000'\r\n").await;
+    tty.until("sleep 1000'\r\n").await; // of `jobs`
+    tty.until("sleep 1000'\r\n").await; // of `fg`, before it
+    tty.send("it\n").await;
+    tty.until("got it\r\n").await;
     tty.send("\x1c").await; // SIGQUIT
     tty.until("Quit").await;
     // The size reaches programs, with a signal.
