@@ -15,7 +15,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends musl-tools \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY rust-toolchain.tom[l] Cargo.toml Cargo.lock ./
+COPY rust-toolchain.tom[l] Cargo.toml Cargo.lock build.rs ./
 COPY assets assets
 COPY src src
 # Paths of the machine that builds are not in the program: who builds the same source gets the same bytes.

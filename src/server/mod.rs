@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod docs;
 pub mod health;
 mod held;
 mod layers;

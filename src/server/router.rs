@@ -6,10 +6,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::middleware::from_fn_with_state;
-use axum::response::{Html, Response};
-use axum::routing::get;
+use axum::response::Response;
 use http::uri::PathAndQuery;
-use http::{Request, Uri, header};
+use http::{Request, Uri};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -61,9 +60,6 @@ pub struct Api {
 ))]
 struct Facts;
 
-/// The published description of the API; a test keeps it equal to [`document`].
-const PUBLISHED: &str = include_str!("../../assets/openapi.json");
-
 /// Every route with its description.
 fn routes(app: &App) -> Routes {
     let routes = Routes::new()
@@ -99,12 +95,7 @@ impl Api {
         let mut router = routes(app).into_router();
         let names = Arc::new(access.names.clone());
         if docs {
-            router = router
-                .route("/docs", get(|| async { Html(include_str!("../../assets/ui/docs.html")) }))
-                .route(
-                    "/openapi.json",
-                    get(|| async { ([(header::CONTENT_TYPE, "application/json")], PUBLISHED) }),
-                );
+            router = router.merge(super::docs::router());
         }
         let router = router
             .fallback(no_such_route)
@@ -194,7 +185,7 @@ mod tests {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/openapi.json"), made).unwrap();
         } else {
             assert!(
-                made == PUBLISHED,
+                made == super::super::docs::unpacked().unwrap(),
                 "run the tests once with TOOLBOXD_UPDATE=1 and look at the difference"
             );
         }

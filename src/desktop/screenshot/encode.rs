@@ -1,7 +1,8 @@
 //! From a picture to a file.
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use jpeg_encoder::SamplingFactor;
 
 use crate::desktop::x11::capture::Picture;
@@ -111,11 +112,13 @@ pub(super) fn shrink(picture: Picture, width: usize, height: usize) -> Result<Pi
     let Picture { rgb, pointer, .. } = picture;
     let (from_width, from_height) = (picture.width as u32, picture.height as u32);
     let from =
-        Image::from_vec_u8(from_width, from_height, rgb, PixelType::U8x3).map_err(|e| failed(e.into()))?;
-    let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
+        TypedImageRef::<U8x3>::from_buffer(from_width, from_height, &rgb).map_err(|e| failed(e.into()))?;
+    let mut smaller = vec![0; width * height * 3];
+    let mut to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut smaller)
+        .map_err(|e| failed(e.into()))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&from, &mut to, &options).map_err(|e| failed(e.into()))?;
-    Ok(Picture { width, height, rgb: to.into_vec(), pointer })
+    Resizer::new().resize_typed(&from, &mut to, &options).map_err(|e| failed(e.into()))?;
+    Ok(Picture { width, height, rgb: smaller, pointer })
 }
 
 #[cfg(test)]
