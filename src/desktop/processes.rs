@@ -21,6 +21,7 @@ use super::programs::Programs;
 use super::unit::{Means, State, Unit};
 use super::x11::Server;
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::blocking::Lane;
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{Command, Environment, Output, Process, Supervisor};
 
@@ -79,7 +80,7 @@ impl Processes {
             settings,
             server,
             environment,
-            means: Means { supervisor, shutdown, logs },
+            means: Means { supervisor, shutdown, logs, lane: Lane::new(1) },
             units: std::array::from_fn(|_| Unit::new()),
             speaks_vnc: AtomicBool::new(false),
             bus: tokio::sync::Mutex::default(),

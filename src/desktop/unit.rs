@@ -14,6 +14,7 @@
 //! called start; once it has been ready, it is started again whenever it ends, after a pause that grows.
 
 use std::future::Future;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +24,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::logs::{Logs, Printing};
 use crate::error::Result;
+use crate::platform::blocking::Lane;
+use crate::platform::shared_memory;
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{Command, ExitStatus, Output, Process, Supervisor};
 
@@ -117,6 +120,8 @@ pub(super) struct Means {
     pub(super) supervisor: Supervisor,
     pub(super) shutdown: Shutdown,
     pub(super) logs: Logs,
+    /// Where shared memory is looked after.
+    pub(super) lane: Lane,
 }
 
 /// One process of the desktop.
@@ -307,27 +312,46 @@ impl<P: Part> Keeping<P> {
                 Err(_) => Some(format!("it was not ready after {} seconds", READY.as_secs())),
             },
             () = self.stopped() => {
-                end(process).await;
+                self.end(process).await;
                 return Ended::Stopped;
             }
         };
         if let Some(reason) = failure {
-            end(process).await;
+            self.end(process).await;
             return Ended::Failed(reason);
         }
+        self.of_memory(shared_memory::remove_after_use, process.pid()).await;
         let since = Instant::now();
         info!("{} is ready", self.part.name());
         self.state.send_replace(State::Ready { pid: Some(process.pid()) });
         let reason = tokio::select! {
             exit = process.exited() => self.why(exit.status, printing).await,
             () = self.stopped() => {
-                end(process).await;
+                self.end(process).await;
                 return Ended::Stopped;
             }
         };
         let ready_for = since.elapsed();
-        end(process).await;
+        self.end(process).await;
         Ended::After(ready_for, reason)
+    }
+
+    /// Ends a process and whatever it started that still runs; nothing is left of it.
+    async fn end(&self, process: &Process) {
+        process.stop();
+        process.exited().await;
+        process.end_descendants().await;
+        self.of_memory(shared_memory::remove_left_by, process.pid()).await;
+    }
+
+    /// Screens and VNC servers share memory, which is there for ever when they are killed.
+    async fn of_memory(&self, act: fn(u32) -> io::Result<()>, pid: u32) {
+        let name = self.part.name();
+        match self.means.lane.run(move || act(pid)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("memory that {name} may share is not known: {error}"),
+            Err(error) => warn!("memory that {name} may share: {error}"),
+        }
     }
 
     /// How it ended, and its last words.
@@ -344,13 +368,6 @@ impl<P: Part> Keeping<P> {
             line => format!("{end}: {line}"),
         }
     }
-}
-
-/// Ends a process and whatever it started that still runs.
-async fn end(process: &Process) {
-    process.stop();
-    process.exited().await;
-    process.end_descendants().await;
 }
 
 /// Pauses between tries: doubled at each quick end, and none when there were too many.

@@ -10,6 +10,7 @@ pub mod passes;
 pub mod paths;
 pub mod replacement;
 pub mod resident;
+pub mod shared_memory;
 pub mod shutdown;
 pub mod sockets;
 pub mod splice;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use crate::support::{Client, Daemon, Display, Socket, free_display, free_port, gone, within};
@@ -49,6 +51,13 @@ async fn desktop_with(programs: &[&str]) -> Desktop {
 
 impl Drop for Desktop {
     fn drop(&mut self) {
+        // Killed, it would leave its processes to the machine.
+        let daemon = Pid::from_raw(self.daemon.pid().cast_signed()).unwrap();
+        if let Ok(daemon) = pidfd_open(daemon, PidfdFlags::empty()) {
+            let _ = pidfd_send_signal(&daemon, Signal::TERM); // has been killed when it fails
+            let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&limit));
+        }
         let _ = std::fs::remove_dir_all(
             std::env::temp_dir().join(format!("toolboxd-test-bin{}", &self.display[1..])),
         );
@@ -189,6 +198,55 @@ async fn what_ends_is_started_again() {
     let again = desktop.post("start").await;
     assert_ne!(pid(&again, "xfce4"), pid(&started, "xfce4"));
     assert_eq!(pid(&again, "xvfb"), pid(&started, "xvfb"));
+}
+
+#[tokio::test]
+async fn shared_memory_goes_with_who_made_it() {
+    let desktop = desktop_with(&PROGRAMS).await;
+    let first = pid(&desktop.post("start").await, "x11vnc");
+    assert!(!shared_memory_of(first).is_empty());
+    let mut events = desktop.processes().await;
+    kill(first).await;
+    until(&mut events, "x11vnc", false).await;
+    until(&mut events, "x11vnc", true).await;
+    assert!(shared_memory_of(first).is_empty());
+}
+
+#[tokio::test]
+async fn shared_memory_goes_even_when_nobody_is_left_to_look_after_it() {
+    let desktop = desktop_with(&PROGRAMS).await;
+    let vnc = pid(&desktop.post("start").await, "x11vnc");
+    assert!(!shared_memory_of(vnc).is_empty());
+    let daemon = desktop.daemon.pid();
+    let processes = children(daemon);
+    assert!(processes.contains(&vnc));
+    kill(daemon).await;
+    for process in processes {
+        kill(process).await;
+    }
+    within(async {
+        while !shared_memory_of(vnc).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Processes that it started itself.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists =
+        threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Lines of the kernel's table for what a process made.
+fn shared_memory_of(pid: u32) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let is_its = |line: &&str| line.split_whitespace().nth(4) == Some(&pid.to_string());
+    table.lines().filter(is_its).map(str::to_owned).collect()
 }
 
 #[tokio::test]
