@@ -127,12 +127,15 @@ class Worker:
         self.runs = 0
         #: Whether an interrupt is for the code.
         self.is_running = False
+        #: Whether one came after the daemon was told that the code begins, and before it did.
+        self.is_early = False
         sys.argv[:] = [""]
         signal.signal(signal.SIGINT, self.interrupted)
 
     def interrupted(self, *_):
         if self.is_running:
             raise KeyboardInterrupt
+        self.is_early = True
 
     def serve(self):
         self.channel.send({"type": "ready"})
@@ -148,10 +151,13 @@ class Worker:
             signal.signal(signal.SIGINT, self.interrupted)
         before = set_variables(request.get("envs") or {})
         error = result = None
+        self.is_early = False
         self.channel.send({"type": "begun"})
         try:
             try:
                 self.is_running = True
+                if self.is_early:
+                    raise KeyboardInterrupt
                 result = self.run(request["code"], request.get("rich"))
             finally:
                 self.is_running = False

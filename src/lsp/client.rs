@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -98,8 +99,8 @@ pub enum Failure {
 /// Why a conversation is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ending {
-    /// The server's output ended.
-    #[error("the server closed its output")]
+    /// The server's output ended, or nobody reads its input any more: most often it has ended.
+    #[error("the server closed its pipes")]
     Closed,
     /// It broke the protocol, or cannot be written to.
     #[error("{0}")]
@@ -238,8 +239,12 @@ impl Client {
             let over = writing.inner.over.clone();
             tokio::select! {
                 result = writing.write(writer, queue, first) => {
-                    if let Err(error) = result {
-                        writing.end(Ending::Broken(format!("the server cannot be written to: {error}")));
+                    match result {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => writing.end(Ending::Closed),
+                        Err(error) => {
+                            writing.end(Ending::Broken(format!("the server cannot be written to: {error}")));
+                        }
                     }
                 }
                 () = over.cancelled() => {}

@@ -238,7 +238,7 @@ impl Server {
                 Some(signal) => format!("{} was ended by {signal}", self.name),
                 None => format!("{} ended with exit code {}", self.name, status.shell_code()),
             },
-            (_, Err(_)) => format!("{} closed its output", self.name),
+            (_, Err(_)) => format!("{} closed its pipes", self.name),
         };
         self.with_tail(text).await
     }
