@@ -44,6 +44,11 @@ impl Search {
         Self { since: Some(ticks(since.into_std())), ..Self::all(root) }
     }
 
+    /// The live processes that one look finds: for signals that are there to be sent at once, and can be sent again.
+    pub(super) fn glance(&self) -> Option<Vec<Member>> {
+        Looks::new(self, false).next()
+    }
+
     /// The live processes; none when there is no `/proc` to find them in.
     pub(super) fn look(&self) -> Option<Vec<Member>> {
         let mut looks = Looks::new(self, false);

@@ -181,7 +181,7 @@ fn ignores_hangups(pid: i32) -> bool {
 
 /// Sends a signal to the descendants of a process that were started after `since`; to itself when there are none.
 pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, since: Instant) {
-    let new = look(supervisor, Search::below(root, since)).await.unwrap_or_default();
+    let new = glance(supervisor, Search::below(root, since)).await;
     new.iter().for_each(|member| member.signal(signal));
     if new.is_empty() {
         root.signal(signal);
@@ -190,10 +190,14 @@ pub(super) async fn signal(supervisor: &Inner, root: &Root, signal: Signal, sinc
 
 /// Sends SIGINT to a process and to the descendants that were started after `since`.
 pub(super) async fn interrupt(supervisor: &Inner, root: &Root, since: Instant) {
-    let new = look(supervisor, Search::below(root, since)).await.unwrap_or_default();
+    let new = glance(supervisor, Search::below(root, since)).await;
     // The descendants first: their parent may be waiting for them.
     new.iter().for_each(|member| member.signal(Signal::INT));
     root.signal(Signal::INT);
+}
+
+async fn glance(supervisor: &Inner, search: Search) -> Vec<Member> {
+    supervisor.files.run(move || search.glance()).await.ok().flatten().unwrap_or_default()
 }
 
 async fn look(supervisor: &Inner, search: Search) -> Option<Vec<Member>> {
