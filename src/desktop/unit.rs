@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use super::logs::{Logs, Printing};
 use crate::error::Result;
 use crate::platform::blocking::Lane;
-use crate::platform::shared_memory;
+use crate::platform::shared_memory::SharedMemory;
 use crate::platform::shutdown::Shutdown;
 use crate::supervisor::{Command, ExitStatus, Output, Process, Supervisor};
 
@@ -286,8 +286,17 @@ impl<P: Part> Keeping<P> {
                 }
             }
         };
+        let since = SystemTime::now();
         match self.start(command).await {
-            Ok((process, printing)) => self.watch(&process, probe, &printing).await,
+            Ok((process, printing)) => {
+                let memory = SharedMemory::of(process.pid(), since);
+                let ended = self.watch(&process, memory, probe, &printing).await;
+                process.stop();
+                process.exited().await;
+                process.end_descendants().await;
+                self.look_after(memory, SharedMemory::remove_left).await;
+                ended
+            }
             Err(reason) => Ended::Failed(reason),
         }
     }
@@ -301,53 +310,39 @@ impl<P: Part> Keeping<P> {
         Ok((process, printing))
     }
 
-    async fn watch(&self, process: &Process, probe: Probe, printing: &Printing) -> Ended {
+    /// Until the process ends, or should be ended.
+    async fn watch(
+        &self,
+        process: &Process,
+        memory: SharedMemory,
+        probe: Probe,
+        printing: &Printing,
+    ) -> Ended {
         let ready = timeout(READY, self.part.ready(probe, printing));
-        let failure = tokio::select! {
+        tokio::select! {
             biased;
-            exit = process.exited() => Some(self.why(exit.status, printing).await),
+            exit = process.exited() => return Ended::Failed(self.why(exit.status, printing).await),
             ready = ready => match ready {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("it was not ready after {} seconds", READY.as_secs())),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Ended::Failed(error.to_string()),
+                Err(_) => return Ended::Failed(format!("it was not ready after {} seconds", READY.as_secs())),
             },
-            () = self.stopped() => {
-                self.end(process).await;
-                return Ended::Stopped;
-            }
-        };
-        if let Some(reason) = failure {
-            self.end(process).await;
-            return Ended::Failed(reason);
+            () = self.stopped() => return Ended::Stopped,
         }
-        self.of_memory(shared_memory::remove_after_use, process.pid()).await;
+        self.look_after(memory, SharedMemory::remove_after_use).await;
         let since = Instant::now();
         info!("{} is ready", self.part.name());
         self.state.send_replace(State::Ready { pid: Some(process.pid()) });
-        let reason = tokio::select! {
-            exit = process.exited() => self.why(exit.status, printing).await,
-            () = self.stopped() => {
-                self.end(process).await;
-                return Ended::Stopped;
-            }
-        };
-        let ready_for = since.elapsed();
-        self.end(process).await;
-        Ended::After(ready_for, reason)
-    }
-
-    /// Ends a process and whatever it started that still runs; nothing is left of it.
-    async fn end(&self, process: &Process) {
-        process.stop();
-        process.exited().await;
-        process.end_descendants().await;
-        self.of_memory(shared_memory::remove_left_by, process.pid()).await;
+        tokio::select! {
+            exit = process.exited() => Ended::After(since.elapsed(), self.why(exit.status, printing).await),
+            () = self.stopped() => Ended::Stopped,
+        }
     }
 
     /// Screens and VNC servers share memory, which is there for ever when they are killed.
-    async fn of_memory(&self, act: fn(u32) -> io::Result<()>, pid: u32) {
+    async fn look_after(&self, memory: SharedMemory, how: fn(SharedMemory) -> io::Result<()>) {
         let name = self.part.name();
-        match self.means.lane.run(move || act(pid)).await {
+        match self.means.lane.run(move || how(memory)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!("memory that {name} may share is not known: {error}"),
             Err(error) => warn!("memory that {name} may share: {error}"),

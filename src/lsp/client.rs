@@ -616,6 +616,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_reads_no_more_has_ended() {
+        let (output, _silent) = tokio::io::duplex(64);
+        let (input, closed) = tokio::io::duplex(64);
+        drop(closed);
+        let client = Client::new(output, input, Arc::new(Told::default()), &Shutdown::new());
+        let answer = ask(&client, "a").await;
+        assert!(matches!(answer, Err(Failure::Ended(Ending::Closed))), "{answer:?}");
+    }
+
+    #[tokio::test]
     async fn huge_messages_arrive_whole_and_too_huge_ones_end_it() {
         let (client, mut server, _) = talk(64 * 1024);
         let text = "x".repeat(20 * 1024 * 1024);

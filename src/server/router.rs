@@ -185,7 +185,7 @@ mod tests {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/openapi.json"), made).unwrap();
         } else {
             assert!(
-                made == super::super::docs::unpacked().unwrap(),
+                made == crate::server::docs::unpacked().unwrap(),
                 "run the tests once with TOOLBOXD_UPDATE=1 and look at the difference"
             );
         }
