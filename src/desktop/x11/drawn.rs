@@ -37,7 +37,7 @@ impl Connection {
             }
             let (damage, region) = (wire.x.generate_id()?, wire.x.generate_id()?);
             wire.x.xfixes_create_region(region, &[])?;
-            wire.x.damage_create(damage, wire.root, ReportLevel::NON_EMPTY)?.check()?;
+            wire.check(wire.x.damage_create(damage, wire.root, ReportLevel::NON_EMPTY)?)?;
             // A new one begins with the whole window as damaged on some servers.
             wire.x.damage_subtract(damage, NONE, NONE)?;
             wire.sync()?;

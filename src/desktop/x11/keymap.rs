@@ -186,7 +186,7 @@ impl Wire {
         let flags = xkb::SetMapFlags::from(0_u16);
         let none = xkb::VMod::from(0_u16);
         let (lowest, highest) = (map.lowest, map.highest);
-        xkb::set_map(
+        let set = xkb::set_map(
             &self.x,
             CORE_KEYBOARD,
             flags,
@@ -214,8 +214,8 @@ impl Wire {
             0,
             none,
             &values,
-        )?
-        .check()?;
+        )?;
+        self.check(set)?;
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ impl Wire {
     pub(crate) fn follow_windows(&self) -> Result<(), Failure> {
         let mask = EventMask::PROPERTY_CHANGE | EventMask::SUBSTRUCTURE_NOTIFY | EventMask::STRUCTURE_NOTIFY;
         let change = ChangeWindowAttributesAux::new().event_mask(mask);
-        Ok(self.x.change_window_attributes(self.root, &change)?.check()?)
+        Ok(self.check(self.x.change_window_attributes(self.root, &change)?)?)
     }
 
     /// The window that says that a window manager runs, and its name. A leftover of one that was killed does not

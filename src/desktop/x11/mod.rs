@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 use x11rb::connection::{Connection as _, RequestConnection};
+use x11rb::cookie::VoidCookie;
 use x11rb::errors::{ConnectionError, ReplyError, ReplyOrIdError};
 use x11rb::protocol::{Event, damage, randr, res, shm, xfixes, xkb, xproto, xtest};
 use x11rb::reexports::x11rb_protocol::{parse_display, xauth};
@@ -180,18 +181,16 @@ impl Connection {
         F: FnOnce(&Wire) -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
-        let wire = Arc::clone(&self.wire);
-        let done = lane
-            .run(move || {
-                let done = work(&wire);
-                if matches!(done, Err(Failure::Lost(_))) {
-                    wire.lose();
-                }
-                done
-            })
-            .await;
-        self.news.notify_one();
-        Ok(done??)
+        let (wire, news) = (Arc::clone(&self.wire), Arc::clone(&self.news));
+        let done = lane.run(move || {
+            let done = work(&wire);
+            if matches!(done, Err(Failure::Lost(_))) {
+                wire.lose();
+            }
+            news.notify_one(); // here, as nobody may wait for us any more
+            done
+        });
+        Ok(done.await??)
     }
 
     /// Whether the server has gone; another connection may have been opened since.
@@ -358,6 +357,18 @@ impl Wire {
     pub(crate) fn size(&self) -> Result<(u16, u16), Failure> {
         let geometry = xproto::get_geometry(&self.x, self.root)?.reply()?;
         Ok((geometry.width, geometry.height))
+    }
+
+    /// Waits until the server has done a request that has no reply.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub(crate) fn check(&self, request: VoidCookie<'_, RustConnection<Limited>>) -> Result<(), ReplyError> {
+        // The library's own wait never ends when the thread that reads events has read, just before, one that this
+        // request has caused: then it takes that for the sign of a reply that is still to come. Here one is.
+        let _after = xproto::get_input_focus(&self.x)?;
+        #[expect(clippy::disallowed_methods, reason = "the one place that may, as a reply follows")]
+        request.check()
     }
 
     /// Waits until the server has done all that was sent.

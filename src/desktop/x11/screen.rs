@@ -81,7 +81,7 @@ impl Wire {
         )?;
         let on = set(mode, &[output])?;
         off.reply()?;
-        size.check()?;
+        self.check(size)?;
         match on.reply()?.status {
             randr::SetConfig::SUCCESS => Ok(()),
             status => Err(Failure::Refused(format!("SetCrtcConfig: {status:?}"))),
@@ -108,7 +108,7 @@ impl Wire {
             mode_flags: ModeFlag::HSYNC_POSITIVE | ModeFlag::VSYNC_POSITIVE,
         };
         let mode = self.x.randr_create_mode(self.root, info, name.as_bytes())?.reply()?.mode;
-        self.x.randr_add_output_mode(output, mode)?.check()?;
+        self.check(self.x.randr_add_output_mode(output, mode)?)?;
         Ok(mode)
     }
 

@@ -58,7 +58,7 @@ impl Segment {
         let memory = NonNull::new(memory.cast()).ok_or_else(|| refused(rustix::io::Errno::NOMEM))?;
         let id = wire.x.generate_id()?;
         let segment = Self { id, memory, size, kind: Kind::File };
-        shm::attach_fd(&wire.x, id, file, false)?.check()?;
+        wire.check(shm::attach_fd(&wire.x, id, file, false)?)?;
         Ok(segment)
     }
 
@@ -77,7 +77,7 @@ impl Segment {
             let memory = NonNull::new(memory.cast()).ok_or_else(refused)?;
             let id = wire.x.generate_id()?;
             let segment = Self { id, memory, size, kind: Kind::SystemV };
-            shm::attach(&wire.x, id, u32::try_from(handle).unwrap_or(0), false)?.check()?;
+            wire.check(shm::attach(&wire.x, id, u32::try_from(handle).unwrap_or(0), false)?)?;
             Ok(segment)
         });
         // SAFETY: marks the segment, so that it goes with the last process that has it attached.

@@ -286,7 +286,13 @@ async fn time_of(connection: &Connection, events: &mut Events, window: Window) -
     let property = connection
         .run(move |wire| {
             let property = wire.atoms()?.TOOLBOXD_SELECTION;
-            wire.x.change_property8(PropMode::APPEND, window, property, AtomEnum::STRING, &[])?.check()?;
+            wire.check(wire.x.change_property8(
+                PropMode::APPEND,
+                window,
+                property,
+                AtomEnum::STRING,
+                &[],
+            )?)?;
             Ok(property)
         })
         .await?;
@@ -305,7 +311,7 @@ impl Wire {
         let class = WindowClass::INPUT_ONLY; // it has no depth
         let made =
             self.x.create_window(0, window, self.root, -1, -1, 1, 1, 0, class, COPY_FROM_PARENT, &aux)?;
-        made.check()?;
+        self.check(made)?;
         Ok(window)
     }
 
@@ -416,7 +422,7 @@ impl Owned {
             self.taken.notify_one();
         }
         let put = move |wire: &Wire| {
-            Ok(wire.x.change_property8(PropMode::REPLACE, to, property, kind, &part)?.check()?)
+            Ok(wire.check(wire.x.change_property8(PropMode::REPLACE, to, property, kind, &part)?)?)
         };
         self.connection.run(put).await
     }
@@ -436,9 +442,15 @@ fn hand_over(
     if target == atoms.TARGETS {
         let mut all = vec![atoms.TARGETS, atoms.TIMESTAMP, atoms.MULTIPLE];
         all.extend(own_targets);
-        wire.x.change_property32(PropMode::REPLACE, to, property, AtomEnum::ATOM, &all)?.check()?;
+        wire.check(wire.x.change_property32(PropMode::REPLACE, to, property, AtomEnum::ATOM, &all)?)?;
     } else if target == atoms.TIMESTAMP {
-        wire.x.change_property32(PropMode::REPLACE, to, property, AtomEnum::INTEGER, &[since])?.check()?;
+        wire.check(wire.x.change_property32(
+            PropMode::REPLACE,
+            to,
+            property,
+            AtomEnum::INTEGER,
+            &[since],
+        )?)?;
     } else if target == atoms.MULTIPLE {
         let pairs = wire.x.get_property(false, to, property, AtomEnum::ANY, 0, TARGETS)?.reply()?;
         let mut pairs: Vec<Atom> = pairs.value32().map(Iterator::collect).unwrap_or_default();
@@ -449,16 +461,16 @@ fn hand_over(
                 pair[1] = NONE;
             }
         }
-        wire.x.change_property32(PropMode::REPLACE, to, property, atoms.ATOM_PAIR, &pairs)?.check()?;
+        wire.check(wire.x.change_property32(PropMode::REPLACE, to, property, atoms.ATOM_PAIR, &pairs)?)?;
     } else if own_targets.contains(&target) {
         let (kind, bytes) = content.converted(target, wire)?;
         if bytes.len() <= PART {
-            wire.x.change_property8(PropMode::REPLACE, to, property, kind, &bytes)?.check()?;
+            wire.check(wire.x.change_property8(PropMode::REPLACE, to, property, kind, &bytes)?)?;
             return Ok(Some(None));
         }
         wire.follow(to)?;
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        wire.x.change_property32(PropMode::REPLACE, to, property, atoms.INCR, &[size])?.check()?;
+        wire.check(wire.x.change_property32(PropMode::REPLACE, to, property, atoms.INCR, &[size])?)?;
         return Ok(Some(Some(Transfer { to, property, kind, rest: bytes })));
     } else {
         return Ok(None);

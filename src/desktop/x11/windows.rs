@@ -320,7 +320,7 @@ impl Wire {
     pub(crate) fn follow(&self, id: u32) -> Result<bool, Failure> {
         let mask = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY;
         let change = ChangeWindowAttributesAux::new().event_mask(mask);
-        Ok(still_there(self.x.change_window_attributes(id, &change)?.check())?.is_some())
+        Ok(still_there(self.check(self.x.change_window_attributes(id, &change)?))?.is_some())
     }
 }
 
