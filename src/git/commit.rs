@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use git2::{ErrorCode, Index, IndexAddOption, IndexEntry, Oid, Repository, Signature};
+use git2::{DiffDelta, DiffOptions, ErrorCode, FileMode, Index, IndexEntry, Oid, Repository, Signature};
 use rustix::fs::FileType;
 
 use super::branches::head_commit;
 use super::failure::{failing, words};
 use super::pathspec;
 use super::service::{Git, work_tree};
+use super::survey::{staged, unstaged};
 use super::worktree::{as_path, entry, fresh_index, is_left_out, refuse_unmerged};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -50,13 +51,14 @@ impl Git {
     /// [`ErrorKind::NotFound`] when neither the work tree nor the index knows a file.
     pub(super) async fn add(&self, path: &str, files: Vec<String>) -> Result<()> {
         self.change(path, move |repository| {
-            let root = work_tree(repository)?;
+            work_tree(repository)?;
             let mut index = fresh_index(repository)?;
             let stages: Vec<Stage> =
                 files.iter().map(|file| stage(repository, &index, file)).collect::<Result<_>>()?;
-            let left_out: Vec<IndexEntry> = index.iter().filter(is_left_out).collect();
+            let has_directory = stages.iter().any(|stage| matches!(stage, Stage::Directory(_)));
+            let suspects = if has_directory { unstaged(repository) } else { None };
             for stage in &stages {
-                put(&mut index, root, &left_out, stage)?;
+                put(repository, &mut index, suspects.as_deref(), stage)?;
             }
             if stages.is_empty() { Ok(()) } else { index.write().map_err(failing("write the index")) }
         })
@@ -103,23 +105,41 @@ fn is_ignored(repository: &Repository, path: &[u8]) -> Result<bool> {
     repository.is_path_ignored(as_path(path)).map_err(failing("read ignore rules"))
 }
 
-fn put(index: &mut Index, root: &Path, left_out: &[IndexEntry], stage: &Stage) -> Result<()> {
+/// `suspects` are the paths that may have changed, unless all may.
+fn put(
+    repository: &Repository,
+    index: &mut Index,
+    suspects: Option<&[Vec<u8>]>,
+    stage: &Stage,
+) -> Result<()> {
     let name = |path: &[u8]| format!("stage {}", String::from_utf8_lossy(path));
     match stage {
         Stage::File(path) => index.add_path(as_path(path)).map_err(failing(&name(path))),
         Stage::Directory(path) => {
-            let specs = (!path.is_empty()).then_some(path.as_slice());
-            let options = IndexAddOption::DISABLE_PATHSPEC_MATCH;
-            index.add_all(specs, options, None).map_err(failing(&name(path)))?;
-            // libgit2 takes a file that is left out of the work tree for a deleted one.
-            let gone = left_out.iter().filter(|entry| index.get_path(as_path(&entry.path), 0).is_none());
-            let gone: Vec<_> = gone.collect();
-            gone.into_iter().try_for_each(|entry| index.add(entry).map_err(failing(&name(path))))
+            let mut options = DiffOptions::new();
+            options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
+            options.disable_pathspec_match(true);
+            let mut specs: Vec<&[u8]> = vec![path];
+            if let Some(suspects) = suspects {
+                specs = suspects.iter().filter_map(|suspect| common(suspect, path)).collect();
+                if specs.is_empty() {
+                    return Ok(());
+                }
+            }
+            // Without any, all is compared: that is what the root stands for.
+            for spec in specs.into_iter().filter(|spec| !spec.is_empty()) {
+                options.pathspec(spec);
+            }
+            let changed = repository.diff_index_to_workdir(Some(index), Some(&mut options));
+            let changed = changed.map_err(failing(&name(path)))?;
+            changed.deltas().try_for_each(|delta| put_changed(index, &delta))
         }
         Stage::Ignored(path) => {
-            for known in pathspec::in_index(index, path) {
-                if !root.join(as_path(&known)).is_symlink() && !root.join(as_path(&known)).exists() {
-                    index.remove_path(as_path(&known)).map_err(failing(&name(&known)))?;
+            let root = work_tree(repository)?;
+            for path in pathspec::in_index(index, path) {
+                let full = root.join(as_path(&path));
+                if !full.is_symlink() && !full.exists() {
+                    index.remove_path(as_path(&path)).map_err(failing(&name(&path)))?;
                 }
             }
             let mut add = |path: &Path| {
@@ -132,6 +152,24 @@ fn put(index: &mut Index, root: &Path, left_out: &[IndexEntry], stage: &Stage) -
             paths.iter().try_for_each(|path| index.remove_path(as_path(path)).map_err(failing(&name(path))))
         }
     }
+}
+
+/// The inner of two paths, when one covers the other.
+fn common<'a>(one: &'a [u8], other: &'a [u8]) -> Option<&'a [u8]> {
+    if pathspec::covers(other, one) { Some(one) } else { pathspec::covers(one, other).then_some(other) }
+}
+
+fn put_changed(index: &mut Index, delta: &DiffDelta<'_>) -> Result<()> {
+    let (old, new) = (delta.old_file(), delta.new_file());
+    let Some(path) = old.path_bytes().or(new.path_bytes()) else { return Ok(()) };
+    let is_gone = !new.exists();
+    // A file that the work tree lacks on purpose is not deleted.
+    let result = match entry(index, path) {
+        Some(entry) if is_gone && is_left_out(&entry) => Ok(()),
+        _ if is_gone => index.remove_path(as_path(path)),
+        _ => index.add_path(as_path(path)),
+    };
+    result.map_err(failing(&format!("stage {}", String::from_utf8_lossy(path))))
 }
 
 /// Adds the files of a directory and those below it, one by one.
@@ -153,6 +191,7 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
     let identity = identity(&order.author, &order.email)?;
     let mut index = fresh_index(repository)?;
     refuse_unmerged(&index)?;
+    refuse_missing(repository, &index)?;
     let tree = index.write_tree_to(repository).map_err(failing("write the tree"))?;
     let head = match head_commit(repository) {
         Ok(head) => Some(head.id()),
@@ -192,6 +231,21 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
         let _ = std::fs::remove_file(repository.path().join(name));
     }
     Ok(id)
+}
+
+/// Refuses a commit that would refer to contents that are not there.
+fn refuse_missing(repository: &Repository, index: &Index) -> Result<()> {
+    let objects = repository.odb().map_err(failing("open the objects"))?;
+    let staged = staged(repository).unwrap_or_else(|| vec![Vec::new()]);
+    for path in staged.iter().flat_map(|path| pathspec::in_index(index, path)) {
+        let is_missing =
+            |entry: IndexEntry| entry.mode != u32::from(FileMode::Commit) && !objects.exists(entry.id);
+        if entry(index, &path).is_some_and(is_missing) {
+            let path = String::from_utf8_lossy(&path);
+            return Err(Error::internal(format!("write the tree: the content of {path} is missing")));
+        }
+    }
+    Ok(())
 }
 
 /// Author or committer, as of now.

@@ -231,6 +231,7 @@ fn set_up(home: &Path, xdg: &Path) {
                 .and_then(|()| git2::opts::set_search_path(ConfigLevel::Global, home))
                 .and_then(|()| git2::opts::set_search_path(ConfigLevel::XDG, xdg))
                 .and_then(|()| git2::opts::set_extensions(&["partialclone"]))
+                .map(|()| git2::opts::strict_object_creation(false)) // reads all that a new tree refers to
                 .and_then(|()| git2::opts::set_cache_max_size(OBJECT_CACHE))
                 .and_then(|()| git2::opts::set_mwindow_size(PACK_WINDOW))
                 .and_then(|()| git2::opts::set_mwindow_mapped_limit(PACK_WINDOWS))

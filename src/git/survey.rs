@@ -30,38 +30,68 @@ const SHARE: usize = 2;
 /// Untracked files that are asked about one by one whether they are ignored.
 const ASKED: usize = 256;
 
-/// Looks for what may have changed: paths of files, or of directories that stand for all that is in them. None when
-/// everything should be looked at.
+/// Looks for what may have changed since HEAD: paths of files, or of directories that stand for all that is in them.
+/// None when everything should be looked at.
 pub(super) fn survey(repository: &Repository) -> Option<Vec<Vec<u8>>> {
-    let root = repository.workdir()?;
-    let rules = Rules::of(repository)?;
-    let mut file = File::open(repository.path().join("index")).ok()?;
-    let metadata = file.metadata().ok()?;
-    let mut data = Vec::with_capacity(usize::try_from(metadata.len()).ok()?);
-    file.read_to_end(&mut data).ok()?;
-    let index = IndexFile::parse(&data)?;
-    drop(data);
-    let written = (u32::try_from(metadata.mtime()).ok()?, u32::try_from(metadata.mtime_nsec()).ok()?);
+    let snapshot = Snapshot::read(repository)?;
+    let mut paths = snapshot.staged(repository)?;
+    paths.append(&mut snapshot.unstaged(repository)?);
+    snapshot.sorted(paths)
+}
 
-    let mut paths = Vec::new();
-    let head = match super::worktree::head_tree(repository) {
-        Ok(head) => head.map(|tree| tree.id()),
-        Err(_) => return None,
-    };
-    let staged = Staged { repository, index: &index };
-    staged.compare(head, 0..index.entries.len(), b"", index.cache.as_ref(), &mut paths)?;
-    let walk = Walk::new(root, &index, rules, written);
-    let found = walk.run()?;
-    paths.extend(found.changed);
-    let (asked, rest) = found.untracked.split_at(found.untracked.len().min(ASKED));
-    let is_ignored = |path: &Vec<u8>| repository.is_path_ignored(as_path(path)).unwrap_or(false);
-    paths.extend(asked.iter().filter(|path| !is_ignored(path)).chain(rest).cloned());
-    if paths.len() > index.entries.len() / SHARE + 64 {
-        return None;
+/// As [`survey`], of what the index may have and HEAD has not.
+pub(super) fn staged(repository: &Repository) -> Option<Vec<Vec<u8>>> {
+    let snapshot = Snapshot::read(repository)?;
+    snapshot.sorted(snapshot.staged(repository)?)
+}
+
+/// As [`survey`], of what the work tree may have and the index has not.
+pub(super) fn unstaged(repository: &Repository) -> Option<Vec<Vec<u8>>> {
+    let snapshot = Snapshot::read(repository)?;
+    snapshot.sorted(snapshot.unstaged(repository)?)
+}
+
+/// The index, and when it was written.
+struct Snapshot {
+    index: IndexFile,
+    /// Seconds and nanoseconds.
+    written: (u32, u32),
+}
+
+impl Snapshot {
+    fn read(repository: &Repository) -> Option<Self> {
+        let mut file = File::open(repository.path().join("index")).ok()?;
+        let metadata = file.metadata().ok()?;
+        let mut data = Vec::with_capacity(usize::try_from(metadata.len()).ok()?);
+        file.read_to_end(&mut data).ok()?;
+        let written = (u32::try_from(metadata.mtime()).ok()?, u32::try_from(metadata.mtime_nsec()).ok()?);
+        Some(Self { index: IndexFile::parse(&data)?, written })
     }
-    paths.sort_unstable();
-    paths.dedup();
-    Some(paths)
+
+    fn staged(&self, repository: &Repository) -> Option<Vec<Vec<u8>>> {
+        let head = super::worktree::head_tree(repository).ok()?.map(|tree| tree.id());
+        let (whole, mut paths) = (0..self.index.entries.len(), Vec::new());
+        let staged = Staged { repository, index: &self.index };
+        staged.compare(head, whole, b"", self.index.cache.as_ref(), &mut paths)?;
+        Some(paths)
+    }
+
+    fn unstaged(&self, repository: &Repository) -> Option<Vec<Vec<u8>>> {
+        let rules = Rules::of(repository)?;
+        let Found { changed: mut paths, untracked } =
+            Walk::new(repository.workdir()?, &self.index, rules, self.written).run()?;
+        let (asked, rest) = untracked.split_at(untracked.len().min(ASKED));
+        let is_ignored = |path: &Vec<u8>| repository.is_path_ignored(as_path(path)).unwrap_or(false);
+        paths.extend(asked.iter().filter(|path| !is_ignored(path)).chain(rest).cloned());
+        Some(paths)
+    }
+
+    /// None when they are so many that everything had better be looked at.
+    fn sorted(&self, mut paths: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+        paths.sort_unstable();
+        paths.dedup();
+        (paths.len() <= self.index.entries.len() / SHARE + 64).then_some(paths)
+    }
 }
 
 /// How files are compared with what the index knows of them.

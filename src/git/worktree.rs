@@ -134,13 +134,13 @@ pub(super) fn left_out(index: &Index) -> BTreeSet<Vec<u8>> {
     index.iter().filter(is_left_out).map(|entry| entry.path).collect()
 }
 
-/// The index as it is on disk now.
+/// The index as it is on disk now, but for changes of this process that are not written.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(super) fn fresh_index(repository: &Repository) -> Result<Index> {
     let mut index = repository.index().map_err(failing("read the index"))?;
-    index.read(true).map_err(failing("read the index"))?;
+    index.read(false).map_err(failing("read the index"))?;
     Ok(index)
 }
 
@@ -423,7 +423,8 @@ fn put_back(repository: &Repository, steps: &[Step], saved: Option<File>) -> Res
         }
         None => std::fs::remove_file(&path).or_else(unless_missing).map_err(failed)?,
     }
-    let mut index = fresh_index(repository)?;
+    let mut index = repository.index().map_err(failing("read the index"))?;
+    index.read(true).map_err(failing("read the index"))?; // it may have changes that were not written
     let mut checkout = CheckoutBuilder::new();
     checkout.force().disable_pathspec_match(true);
     let mut is_needed = false;

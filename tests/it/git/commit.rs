@@ -58,6 +58,85 @@ async fn named_files_are_staged_in_every_state() {
     assert_eq!(repo.porcelain(), staged);
 }
 
+/// Also where so much has changed that everything is looked at.
+#[tokio::test]
+async fn directories_are_staged_as_git_stages_them() {
+    let daemon = Daemon::start().await;
+    for changed in [3, 150] {
+        let repo = Repo::empty(&daemon);
+        let names: Vec<String> = (0..200).map(|number| format!("src/d{}/f{number}", number % 20)).collect();
+        names.iter().for_each(|name| repo.write(name, "as it was\n"));
+        for name in ["src/file", "src/link", "src/dir/inner", "other/a", "other/gone"] {
+            repo.write(name, name);
+        }
+        repo.write(".gitignore", "*.log\nout/\n");
+        repo.commit("root", "1\n");
+        names[..changed].iter().for_each(|name| repo.write(name, "changed\n"));
+        for name in ["src/d19/f199", "src/file", "src/link", "src/dir/inner", "other/gone"] {
+            repo.remove(name);
+        }
+        repo.write("src/file/now a directory", "");
+        symlink("a", repo.root.join("src/link")).unwrap();
+        std::fs::remove_dir(repo.root.join("src/dir")).unwrap();
+        for name in ["root", "src/dir", "src/new/x/y", "src/a.log", "src/out/x", "other/new", "elsewhere/new"]
+        {
+            repo.write(name, "2\n");
+        }
+        for files in [vec!["src/d0"], vec!["other", "src/file"], vec!["src"], vec!["src/new/x", "."]] {
+            let (ours, theirs) = (repo.copy("ours"), repo.copy("theirs"));
+            ours.post(&daemon, "/git/add", json!({"files": files})).ok().await;
+            theirs.git(&[&["add"], &files[..]].concat());
+            assert_eq!(ours.snapshot(), theirs.snapshot(), "{changed} changed, {files:?}");
+            assert_eq!(ours.porcelain(), theirs.porcelain());
+            [ours, theirs].iter().for_each(|copy| std::fs::remove_dir_all(&copy.root).unwrap());
+        }
+        std::fs::remove_dir_all(repo.root).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn unmerged_files_are_staged_with_their_directory() {
+    let daemon = Daemon::start().await;
+    for is_deleted in [false, true] {
+        let repo = conflicted(&daemon);
+        if is_deleted {
+            repo.remove("a.txt");
+        }
+        let copy = repo.copy("copy");
+        copy.git(&["add", "."]);
+        repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+        assert_eq!(repo.snapshot(), copy.snapshot());
+        [repo, copy].iter().for_each(|repo| std::fs::remove_dir_all(&repo.root).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_not_staged_as_deleted() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::new(&daemon);
+    repo.commit("in/a", "1\n");
+    repo.commit("out/b", "1\n");
+    repo.git(&["sparse-checkout", "set", "in"]);
+    repo.write("in/a", "2\n");
+    repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+    assert_eq!(repo.porcelain(), "M  in/a");
+}
+
+#[tokio::test]
+async fn nothing_is_committed_whose_content_is_missing() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::new(&daemon);
+    repo.write("dir/a", "a\n");
+    repo.write("dir/b", "b\n");
+    repo.git(&["add", "."]);
+    let id = repo.git(&["rev-parse", ":dir/b"]);
+    repo.remove(&format!(".git/objects/{}/{}", &id[..2], &id[2..]));
+    let head = repo.head();
+    let message = repo.post(&daemon, "/git/commit", order("x")).fails(500, "INTERNAL_SERVER_ERROR").await;
+    assert!(message.contains("the content of dir/b is missing"), "{message}");
+    assert_eq!(repo.head(), head);
+}
+
 #[tokio::test]
 async fn nothing_is_staged_when_one_file_is_not_known() {
     let daemon = Daemon::start().await;
