@@ -7,6 +7,7 @@
 //!
 //! Not done: SHA-256 repositories, the reftable format, split and sparse indexes; libgit2 refuses to open those.
 
+mod attributes;
 mod beyond;
 mod branches;
 mod checkout;

@@ -15,6 +15,7 @@ use super::local;
 use super::location::{self, Location};
 use super::operation::Operation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::git::attributes::are_plain;
 use crate::git::branches::check_name;
 use crate::git::failure::failing;
 use crate::platform::paths;
@@ -221,8 +222,10 @@ fn find_commit(
 fn checkout(operation: &Operation, repository: &Repository, id: Oid) -> Result<()> {
     let checking_out = failing("check out");
     let commit: Commit<'_> = repository.find_commit(id).map_err(&checking_out)?;
+    let tree = commit.tree().map_err(&checking_out)?;
     let mut options = CheckoutBuilder::new();
     options
+        .disable_filters(are_plain(repository, &tree, operation.xdg()))
         .safe()
         .recreate_missing(true)
         .notify_on(CheckoutNotificationType::all())

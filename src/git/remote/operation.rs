@@ -46,6 +46,8 @@ pub(super) struct Surroundings {
     /// Variables as they are now: proxies, the agent of SSH, the user's name.
     pub(super) environment: Arc<BTreeMap<OsString, OsString>>,
     pub(super) home: PathBuf,
+    /// Where the user's other settings of git are.
+    pub(super) xdg: PathBuf,
 }
 
 /// One clone, fetch, pull or push.
@@ -107,6 +109,11 @@ impl Operation {
     /// The user's home directory.
     pub(super) fn home(&self) -> &Path {
         &self.around.home
+    }
+
+    /// Where the user's settings of git are that are not in the home directory itself.
+    pub(super) fn xdg(&self) -> &Path {
+        &self.around.xdg
     }
 
     /// Whether the daemon stops.
@@ -242,6 +249,7 @@ mod tests {
             stall: Duration::from_secs(60),
             environment: Arc::default(),
             home: "/nowhere".into(),
+            xdg: "/nowhere".into(),
         };
         let login = Login { user: "me".into(), password: "s3cr/t".into() };
         Operation::new(around, Some(login), true)

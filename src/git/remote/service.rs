@@ -230,6 +230,7 @@ impl Remotes {
             stall: self.stall,
             environment: self.environment.snapshot(),
             home: self.git.home.to_path_buf(),
+            xdg: self.git.xdg.to_path_buf(),
         };
         self.lane
             .run(move || {

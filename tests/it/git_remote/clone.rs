@@ -1,13 +1,14 @@
 //! What a clone is, and what is left of one that fails.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{check_clean, repo};
-use crate::support::{Daemon, GitServer, Manner, Origin, git, names_in, within};
+use crate::support::{Daemon, GitServer, Manner, Origin, git, git_command, names_in, within};
 
 #[tokio::test]
 async fn a_clone_is_what_the_git_program_would_make() {
@@ -52,6 +53,48 @@ async fn a_clone_is_what_the_git_program_would_make() {
     let status = daemon.client().get("/git/status").query("path", "repo").ok().await.json();
     assert_eq!((&status["currentBranch"], &status["branchPublished"]), (&"main".into(), &true.into()));
     git(&clone, &["fetch", "-q", "origin"]).await;
+}
+
+/// Whoever says so: the repository, the user, or nobody.
+#[tokio::test]
+async fn files_are_written_as_git_would_write_them() {
+    let upstream = Origin::new().await;
+    let stored = "one\ntwo $Id$\n";
+    upstream.commit("dir/a.txt", stored).await;
+    upstream.commit("dir/b.crlf", "one\r\ntwo\r\n").await;
+    for (file, content, changes) in [
+        ("home/.gitconfig", "", false),
+        ("work/.gitattributes", "* text=auto\n*.png filter=lfs -text\n", false),
+        ("work/dir/.gitattributes", "*.txt text eol=crlf\n", true),
+        ("work/dir/.gitattributes", "*.txt ident\n", true),
+        ("work/dir/.gitattributes", "", false),
+        ("home/.gitconfig", "[core]\n\tautocrlf = true\n", true),
+        ("home/.gitconfig", "[core]\n\tautocrlf = input\n", false),
+        ("home/.gitconfig", "[core]\n\tattributesFile = ~/mine\n", true),
+        ("home/.config/git/attributes", "*.txt ident\n", true),
+        ("home/.gitconfig", "[core]\n\teol = crlf\n", true), // what is text is told by the repository
+    ] {
+        let daemon = Daemon::start().await;
+        let home = daemon.home();
+        std::fs::create_dir_all(home.join(".config/git")).unwrap();
+        std::fs::write(home.join("mine"), "*.txt eol=crlf\n").unwrap();
+        match file.split_once('/').unwrap() {
+            ("work", file) => drop(upstream.commit(file, content).await),
+            (_, file) => std::fs::write(home.join(file), content).unwrap(),
+        }
+        let (bare, theirs) = (upstream.bare(), daemon.work().join("theirs"));
+        let bare = bare.to_str().unwrap();
+        daemon.client().clone_repo(bare, json!({})).ok().await;
+        let mut clone = git_command(&daemon.work());
+        clone.env("HOME", home).args(["clone", "-q", bare, "theirs"]);
+        assert!(within(clone.status()).await.unwrap().success());
+        for name in ["dir/a.txt", "dir/b.crlf"] {
+            let read = |root: &Path| std::fs::read_to_string(root.join(name)).unwrap();
+            assert_eq!(read(&repo(&daemon)), read(&theirs), "{file}: {content:?}");
+        }
+        let is_stored = std::fs::read_to_string(repo(&daemon).join("dir/a.txt")).unwrap() == stored;
+        assert_eq!(is_stored, !changes, "{file}: {content:?}");
+    }
 }
 
 #[tokio::test]
