@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Daemon, MIB, Row, exchange, millis, percentile, post, ratio};
+use crate::support::{Daemon, MIB, Row, exchange, in_memory, millis, percentile, post, ratio};
 
 /// Files of the repository.
 const FILES: usize = 50_000;
@@ -47,9 +47,10 @@ impl Bench {
 }
 
 pub(crate) fn git(directory: &Path) -> Vec<Row> {
-    let root = directory.join("repo");
+    let directory = in_memory(directory);
+    let root = directory.path().join("repo");
     generate(&root);
-    let daemon = Daemon::start(directory);
+    let daemon = Daemon::start(directory.path());
     let mut bench = Bench { root, stream: daemon.connect() };
     let idle = daemon.memory("VmHWM");
     let status = {

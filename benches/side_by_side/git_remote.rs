@@ -9,7 +9,7 @@ use std::{fs, thread};
 
 use serde_json::json;
 
-use crate::support::{Daemon, MIB, Row, exchange, millis, percentile, post, ratio};
+use crate::support::{Daemon, MIB, Row, exchange, in_memory, millis, percentile, post, ratio};
 
 /// Of the repository.
 const FILES: usize = 50_000;
@@ -19,6 +19,8 @@ const ROUNDS: usize = 5;
 const TARGET: &str = "≤ 1.5";
 
 pub(crate) fn clone(directory: &Path) -> Vec<Row> {
+    let directory = in_memory(directory);
+    let directory = directory.path();
     let source = generate(directory);
     let address = serve(directory.to_owned());
     let daemon = Daemon::start(directory);

@@ -73,6 +73,13 @@ impl Drop for Daemon {
     }
 }
 
+/// A directory in memory, where the machine has that, else below `directory`. A disk's file system has long to look for
+/// room where many files were deleted just before (ext4), whoever comes next.
+pub(crate) fn in_memory(directory: &Path) -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    tempfile::tempdir_in(if memory.is_dir() { memory } else { directory }).unwrap()
+}
+
 /// Reads a reply's head; gives it with what came of the body.
 pub(crate) fn head(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
