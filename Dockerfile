@@ -16,13 +16,15 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY rust-toolchain.tom[l] Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
 COPY assets assets
 COPY src src
 # Paths of the machine that builds are not in the program: who builds the same source gets the same bytes.
 RUN target="$(uname -m)-unknown-linux-musl" \
     && rustup target add "$target" \
-    && RUSTFLAGS="--remap-path-prefix=$HOME=/home --remap-path-prefix=$CARGO_HOME=/cargo" \
-       cargo build --release --locked --bin toolboxd --target "$target" \
+    && printf '[target.%s]\nrustflags = ["--remap-path-prefix=%s=/home", "--remap-path-prefix=%s=/cargo"]\n' \
+       "$target" "$HOME" "$CARGO_HOME" >> .cargo/config.toml \
+    && cargo build --release --locked --bin toolboxd --target "$target" \
     && install "target/$target/release/toolboxd" /toolboxd
 
 FROM ${BUILT} AS built

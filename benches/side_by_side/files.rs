@@ -73,7 +73,7 @@ pub(crate) fn upload(directory: &Path) -> Vec<Row> {
             ratio: ratio(rate(FILE, ours), rate(FILE, theirs)),
             target: "≥ 0.80",
         },
-        memory_row("memory above idle while uploading", daemon.memory("VmHWM") - idle),
+        memory_row("memory above idle while uploading", daemon.memory("VmHWM").saturating_sub(idle)),
     ]
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn download(directory: &Path) -> Vec<Row> {
             ratio: ratio(rate(FILE, ours), rate(FILE, theirs)),
             target: "≥ 800 MiB/s",
         },
-        memory_row("memory above idle while downloading", daemon.memory("VmHWM") - idle),
+        memory_row("memory above idle while downloading", daemon.memory("VmHWM").saturating_sub(idle)),
     ]
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn git(directory: &Path) -> Vec<Row> {
         },
         &mut bench,
     );
-    let grown = format!("{:.1} MiB", (daemon.memory("VmHWM") - idle) as f64 / MIB as f64);
+    let grown = format!("{:.1} MiB", daemon.memory("VmHWM").saturating_sub(idle) as f64 / MIB as f64);
     let memory = Row {
         what: "memory above idle while working on it",
         ours: grown,

@@ -222,7 +222,7 @@ pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
             "proxied upload, Node at both ends",
             medians(|| ordinary(&proxied, "put"), || ordinary(&direct, "put")),
         ),
-        memory_row("memory, all", daemon.memory("VmHWM") - idle),
+        memory_row("memory, all", daemon.memory("VmHWM").saturating_sub(idle)),
     ];
     app.kill().unwrap();
     app.wait().unwrap();
