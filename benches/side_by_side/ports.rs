@@ -1,12 +1,15 @@
-//! The reverse proxy beside the same server without it, and beside a relay that copies bytes and knows nothing: what
-//! one more process on the way costs at least. With ends that do nothing but move bytes, and with ordinary ones.
+//! The reverse proxy beside the same server without it: with ends that do nothing but move bytes, as fast as they can and
+//! as fast as a network, and with ordinary ones. And beside a relay that has the kernel move the bytes (splice(2)) and
+//! knows nothing: what one more process on the way costs at least.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, pipe, splice};
 
 use crate::support::{Daemon, MIB, Row, exchange, head, memory_row, percentile, rate, ratio};
 
@@ -14,6 +17,8 @@ use crate::support::{Daemon, MIB, Row, exchange, head, memory_row, percentile, r
 const BODY: usize = 1024 * MIB;
 /// Bodies each way, in turns; the median counts.
 const ROUNDS: usize = 7;
+/// Bytes a second of a network of 10 Gbit/s.
+const NETWORK: f64 = 1.25e9;
 /// Small requests that are timed, one after the other.
 const REQUESTS: usize = 5000;
 
@@ -48,18 +53,26 @@ fn serve(mut stream: TcpStream) {
             let most = left.min(buffer.len());
             left -= stream.read(&mut buffer[..most]).unwrap();
         }
-        let count = if head.starts_with("get /large") { BODY } else { 2 };
+        let is_paced = head.starts_with("get /paced");
+        let count = if is_paced || head.starts_with("get /large") { BODY } else { 0 };
         stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {count}\r\n\r\n").as_bytes()).unwrap();
-        let mut left = count;
-        while left > 0 {
-            let most = left.min(buffer.len());
-            stream.write_all(&buffer[..most]).unwrap();
-            left -= most;
-        }
+        send(&mut stream, count, is_paced);
     }
 }
 
-/// Copies bytes to and from `port`, a thread for each direction.
+/// At the pace of a network, or as fast as it can be.
+fn send(stream: &mut TcpStream, count: usize, is_paced: bool) {
+    let (began, zeros) = (Instant::now(), vec![0; MIB]);
+    for sent in (0..count).step_by(MIB) {
+        let due = Duration::from_secs_f64(sent as f64 / NETWORK);
+        if is_paced {
+            thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+        stream.write_all(&zeros).unwrap();
+    }
+}
+
+/// Leads bytes to and from `port`, a thread for each direction.
 fn relay(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
@@ -68,21 +81,23 @@ fn relay(port: u16) -> u16 {
             let (client, server) = (client.unwrap(), connect(port));
             let ends = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
             for (from, to) in ends {
-                thread::spawn(move || copy(from, to));
+                thread::spawn(move || lead(&from, &to));
             }
         }
     });
     own
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = vec![0; 128 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
+fn lead(from: &TcpStream, to: &TcpStream) {
+    let (outlet, inlet) = pipe().unwrap();
+    fcntl_setpipe_size(&inlet, MIB).unwrap();
+    while let Ok(mut held @ 1..) = splice(from, None, &inlet, None, MIB, SpliceFlags::MOVE) {
+        while held > 0 {
+            let Ok(count @ 1..) = splice(&outlet, None, to, None, held, SpliceFlags::MOVE) else { return };
+            held -= count;
         }
     }
-    let _ = to.shutdown(std::net::Shutdown::Write);
+    let _ = to.shutdown(Shutdown::Write);
 }
 
 fn connect(port: u16) -> TcpStream {
@@ -93,7 +108,7 @@ fn connect(port: u16) -> TcpStream {
 
 fn download(mut stream: TcpStream, path: &str) -> Duration {
     let began = Instant::now();
-    stream.write_all(format!("GET {path}large HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
     let (head, begun) = head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let (mut buffer, mut left) = (vec![0; MIB], BODY - begun.len());
@@ -105,12 +120,11 @@ fn download(mut stream: TcpStream, path: &str) -> Duration {
     began.elapsed()
 }
 
-fn upload(mut stream: TcpStream, path: &str) -> Duration {
+fn upload(mut stream: TcpStream, path: &str, is_paced: bool) -> Duration {
     let began = Instant::now();
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
-    let zeros = vec![0; MIB];
-    (0..BODY / MIB).for_each(|_| stream.write_all(&zeros).unwrap());
+    send(&mut stream, BODY, is_paced);
     let (head, _) = self::head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     began.elapsed()
@@ -203,17 +217,27 @@ pub(crate) fn proxy(directory: &Path) -> Vec<Row> {
         let mib = |rate: f64| format!("{rate:.0} MiB/s");
         Row { what, ours: mib(ours), theirs: mib(theirs), ratio: ratio(ours, theirs), target: "≥ 0.80" }
     };
-    let (down, up) = (|| download(daemon.connect(), &path), || upload(daemon.connect(), &path));
+    let (large, paced) = (format!("{path}large"), format!("{path}paced"));
+    let down = || download(daemon.connect(), &large);
+    let up = || upload(daemon.connect(), &path, false);
     let (mut app, app_port) = node(&[]);
     let direct = format!("http://127.0.0.1:{app_port}/");
     let proxied = format!("http://{}/proxy/{app_port}/", daemon.address);
     let rows = vec![
         times("proxied request, p50", 50, "+ ≤ 200 µs"),
         times("proxied request, p99", 99, "-"),
-        rates("proxied download", medians(down, || download(connect(port), "/"))),
-        rates("proxied download, beside a relay", medians(down, || download(connect(relay), "/"))),
-        rates("proxied upload", medians(up, || upload(connect(port), "/"))),
-        rates("proxied upload, beside a relay", medians(up, || upload(connect(relay), "/"))),
+        rates("proxied download", medians(down, || download(connect(port), "/large"))),
+        rates("proxied download, beside a relay", medians(down, || download(connect(relay), "/large"))),
+        rates("proxied upload", medians(up, || upload(connect(port), "/", false))),
+        rates("proxied upload, beside a relay", medians(up, || upload(connect(relay), "/", false))),
+        rates(
+            "proxied download at 10 Gbit/s",
+            medians(|| download(daemon.connect(), &paced), || download(connect(port), "/paced")),
+        ),
+        rates(
+            "proxied upload at 10 Gbit/s",
+            medians(|| upload(daemon.connect(), &path, true), || upload(connect(port), "/", true)),
+        ),
         rates(
             "proxied download, Node at both ends",
             medians(|| ordinary(&proxied, "get"), || ordinary(&direct, "get")),
