@@ -543,7 +543,7 @@ async fn a_run_goes_on_without_its_client_unless_that_wants_otherwise() {
     let daemon = start().await;
     let client = daemon.client();
     make_fifo(&daemon.work().join("go"));
-    let wait = "print('on', flush=True)\ntry:\n    open('go').read()\n    end = 'read'\nexcept KeyboardInterrupt:\n    end = 'interrupted'";
+    let wait = "try:\n    print('on', flush=True)\n    open('go').read()\n    end = 'read'\nexcept KeyboardInterrupt:\n    end = 'interrupted'";
     let mut socket = begin(&client, json!({"code": wait})).await;
     wait_for(&mut socket, "stdout").await;
     drop(socket);
