@@ -110,6 +110,7 @@ async fn unmerged_files_are_staged_with_their_directory() {
     }
 }
 
+/// Also where so much has changed that everything is looked at.
 #[tokio::test]
 async fn what_is_left_out_is_not_staged_as_deleted() {
     let daemon = Daemon::start().await;
@@ -117,9 +118,14 @@ async fn what_is_left_out_is_not_staged_as_deleted() {
     repo.commit("in/a", "1\n");
     repo.commit("out/b", "1\n");
     repo.git(&["sparse-checkout", "set", "in"]);
-    repo.write("in/a", "2\n");
-    repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
-    assert_eq!(repo.porcelain(), "M  in/a");
+    for added in [0, 100] {
+        repo.write("in/a", format!("2 {added}\n"));
+        (0..added).for_each(|number| repo.write(&format!("in/new {number}"), ""));
+        repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+        let staged = repo.porcelain();
+        assert_eq!(staged.lines().filter(|line| line.starts_with("A  ")).count(), added, "{staged}");
+        assert!(staged.contains("M  in/a") && !staged.contains("out/b"), "{staged}");
+    }
 }
 
 #[tokio::test]
