@@ -11,7 +11,7 @@ use super::failure::{failing, words};
 use super::pathspec;
 use super::service::{Git, work_tree};
 use super::survey::{staged, unstaged};
-use super::worktree::{as_path, entry, fresh_index, is_left_out, refuse_unmerged};
+use super::worktree::{as_path, entry, fresh_index, is_intended, is_left_out, refuse_unmerged};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Files of git that say what the next commit concludes.
@@ -191,8 +191,12 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
     let identity = identity(&order.author, &order.email)?;
     let mut index = fresh_index(repository)?;
     refuse_unmerged(&index)?;
-    refuse_missing(repository, &index)?;
+    let staged = staged(repository).unwrap_or_else(|| vec![Vec::new()]);
+    let staged: Vec<Vec<u8>> = staged.iter().flat_map(|path| pathspec::in_index(&index, path)).collect();
+    let intended = take_intended(&mut index, &staged)?;
+    refuse_missing(repository, &index, &staged)?;
     let tree = index.write_tree_to(repository).map_err(failing("write the tree"))?;
+    intended.iter().try_for_each(|entry| index.add(entry)).map_err(failing("write the index"))?;
     let head = match head_commit(repository) {
         Ok(head) => Some(head.id()),
         Err(error) if error.kind() == ErrorKind::GitBranchNotFound => None,
@@ -209,14 +213,14 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
     let failing = failing("commit");
     let parents = head.iter().chain(&merged).map(|id| repository.find_commit(*id));
     let parents = parents.collect::<Result<Vec<_>, _>>().map_err(&failing)?;
+    let tree = repository.find_tree(tree).map_err(&failing)?;
     let is_empty = match parents.first() {
-        Some(parent) => parent.tree_id() == tree,
-        None => index.is_empty(),
+        Some(parent) => parent.tree_id() == tree.id(),
+        None => tree.is_empty(),
     };
     if is_empty && merged.is_empty() && !order.allow_empty {
         return Err(Error::new(ErrorKind::Conflict, "cannot create empty commit: clean working tree"));
     }
-    let tree = repository.find_tree(tree).map_err(&failing)?;
     let parents: Vec<_> = parents.iter().collect();
     let commit = repository.commit(Some("HEAD"), &identity, &identity, &order.message, &tree, &parents);
     let id = commit.map_err(|error| match error.code() {
@@ -233,19 +237,27 @@ fn commit(repository: &mut Repository, order: &CommitOrder) -> Result<Oid> {
     Ok(id)
 }
 
-/// Refuses a commit that would refer to contents that are not there.
-fn refuse_missing(repository: &Repository, index: &Index) -> Result<()> {
-    let objects = repository.odb().map_err(failing("open the objects"))?;
-    let staged = staged(repository).unwrap_or_else(|| vec![Vec::new()]);
-    for path in staged.iter().flat_map(|path| pathspec::in_index(index, path)) {
-        let is_missing =
-            |entry: IndexEntry| entry.mode != u32::from(FileMode::Commit) && !objects.exists(entry.id);
-        if entry(index, &path).is_some_and(is_missing) {
-            let path = String::from_utf8_lossy(&path);
-            return Err(Error::internal(format!("write the tree: the content of {path} is missing")));
-        }
+/// Takes out of the index what is to be added but has no content yet (`git add --intent-to-add`): no commit has it.
+fn take_intended(index: &mut Index, staged: &[Vec<u8>]) -> Result<Vec<IndexEntry>> {
+    let intended: Vec<_> = staged.iter().filter_map(|path| entry(index, path)).filter(is_intended).collect();
+    for entry in &intended {
+        index.remove_path(as_path(&entry.path)).map_err(failing("write the tree"))?;
     }
-    Ok(())
+    Ok(intended)
+}
+
+/// Refuses a commit that would refer to contents that are not there.
+fn refuse_missing(repository: &Repository, index: &Index, staged: &[Vec<u8>]) -> Result<()> {
+    let objects = repository.odb().map_err(failing("open the objects"))?;
+    let is_missing =
+        |entry: IndexEntry| entry.mode != u32::from(FileMode::Commit) && !objects.exists(entry.id);
+    match staged.iter().find(|path| entry(index, path).is_some_and(is_missing)) {
+        Some(path) => {
+            let path = String::from_utf8_lossy(path);
+            Err(Error::internal(format!("write the tree: the content of {path} is missing")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Author or committer, as of now.

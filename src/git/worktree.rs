@@ -53,6 +53,11 @@ pub(super) fn is_left_out(entry: &IndexEntry) -> bool {
     entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
 }
 
+/// Whether the file is to be added, but nothing of it is staged yet.
+pub(super) fn is_intended(entry: &IndexEntry) -> bool {
+    entry.flags_extended & IndexEntryExtendedFlag::INTENT_TO_ADD.bits() != 0
+}
+
 /// Takes index and work tree from HEAD to `target`; then `finish` moves HEAD. When that fails too, everything is as it
 /// was.
 ///

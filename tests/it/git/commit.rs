@@ -144,6 +144,28 @@ async fn nothing_is_committed_whose_content_is_missing() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_only_to_be_added_stays_out_of_commits() {
+    let daemon = Daemon::start().await;
+    let repo = Repo::new(&daemon);
+    repo.write("dir/later", "later\n");
+    repo.write("later", "later\n");
+    repo.git(&["add", "--intent-to-add", "dir/later", "later"]);
+    let before = repo.porcelain();
+    repo.post(&daemon, "/git/commit", order("nothing")).fails(409, "CONFLICT").await;
+    repo.write("dir/now", "now\n");
+    repo.post(&daemon, "/git/add", json!({"files": ["dir/now"]})).ok().await;
+    repo.post(&daemon, "/git/commit", order("now")).ok().await;
+    assert_eq!(repo.git(&["show", "--name-only", "--format=", "HEAD"]), "dir/now");
+    assert_eq!(repo.porcelain(), before);
+    repo.git(&["fsck", "--strict"]);
+    // It is, once it is added.
+    repo.post(&daemon, "/git/add", json!({"files": ["."]})).ok().await;
+    repo.post(&daemon, "/git/commit", order("later")).ok().await;
+    assert_eq!(repo.git(&["show", "--name-only", "--format=", "HEAD"]), "dir/later\nlater");
+    assert_eq!(repo.porcelain(), "");
+}
+
+#[tokio::test]
 async fn nothing_is_staged_when_one_file_is_not_known() {
     let daemon = Daemon::start().await;
     let repo = Repo::new(&daemon);
