@@ -240,7 +240,10 @@ async def test_jobs_are_interrupted_stopped_and_brought_back(process):
     await terminal.send(b"\x1a")
     await terminal.prompt()
     await terminal.run("jobs > jobs; grep -ci -e stopped -e suspended jobs | sed 's/^/jobs: /'", "jobs: 1")
-    await terminal.send("fg\nback\n")
+    await terminal.send("fg\n")
+    # Typed, stopped, and by `fg`, which names the job before it is in front.
+    await terminal.shows(lambda _: terminal.raw.count(b"exec cat'\r\n") == 3)
+    await terminal.send("back\n")
     await terminal.shows(lambda _: terminal.raw.count(b"back\r\n") == 2)  # typed, and read by who is in front again
     await terminal.send(b"\x03")
     await terminal.prompt()

@@ -182,13 +182,15 @@ test('jobs are interrupted, stopped and brought back', limited, async (t) => {
   await terminal.send('\x03')
   await terminal.prompt()
   await terminal.run('echo "code $?"', 'code 130')
-  await terminal.send("sh -c 'echo again; exec sleep 1000'\n")
+  await terminal.send("sh -c 'echo again; exec cat'\n")
   await terminal.shows('\nagain\r\n')
   await terminal.send('\x1a')
   await terminal.prompt()
   await terminal.run("jobs > jobs; grep -ci -e stopped -e suspended jobs | sed 's/^/jobs: /'", 'jobs: 1')
   await terminal.send('fg\n')
-  await terminal.shows("sleep 1000'") // both shells name the job
+  await terminal.shows("exec cat'\r\n") // both shells name the job, before it is in front
+  await terminal.send('back\n')
+  await terminal.shows('back\r\nback\r\n') // typed, and read by who is in front again
   await terminal.send('\x03')
   await terminal.prompt()
   await terminal.run('echo "code $?" again', 'code 130 again')
