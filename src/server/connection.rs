@@ -11,13 +11,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::auth::{Access, Peer};
+use super::exchange::{Exchange, Lent};
 use super::held::Held;
 use super::router::Api;
 use crate::http::socket::Hold;
@@ -59,15 +59,11 @@ pub(super) async fn serve(
     let valve = socket.valve();
     let io = TokioIo::new(Timed { stream: Held::new(socket, hold.clone()), clock: Arc::clone(&clock) });
     let service = service_fn(|mut request: Request<Incoming>| {
-        clock.enter(Phase::Serving);
+        let exchange = Exchange::begin(&clock, request.headers());
         request.extensions_mut().insert(hold.clone());
         request.extensions_mut().insert(valve.clone());
-        let reply = api.answer(request.map(Body::new), peer);
-        let clock = Arc::clone(&clock);
-        async move {
-            let reply = reply.await;
-            Ok::<_, std::convert::Infallible>(reply.map(|body| Counted { body, clock }))
-        }
+        let reply = api.answer(request.map(|body| Body::new(Lent::new(body, &exchange))), peer);
+        async move { Ok::<_, std::convert::Infallible>(exchange.reply(reply.await)) }
     });
     let connection = http1::Builder::new()
         .max_buf_size(HEAD_BYTES) // also the most that is buffered of a body
@@ -105,38 +101,72 @@ enum Phase {
 }
 
 /// Knows the phase, and when it has lasted too long.
-struct Clock {
-    state: Mutex<(Phase, Option<Instant>)>,
+pub(super) struct Clock {
+    state: Mutex<State>,
     changed: Notify,
 }
 
-impl Clock {
-    fn new() -> Self {
-        Self { state: Mutex::new((Phase::ReadingHead, Some(Instant::now() + HEAD))), changed: Notify::new() }
-    }
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    deadline: Option<Instant>,
+    /// Exchanges that are not over. What is left of one body may be read when the next request begins.
+    exchanges: usize,
+}
 
-    fn enter(&self, phase: Phase) {
-        let deadline = match phase {
+impl State {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.deadline = match phase {
             Phase::ReadingHead => Some(Instant::now() + HEAD),
             Phase::Serving => None,
             Phase::Waiting => Some(Instant::now() + IDLE),
         };
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (phase, deadline);
+    }
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        let mut state = State { phase: Phase::ReadingHead, deadline: None, exchanges: 0 };
+        state.enter(Phase::ReadingHead);
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// An exchange has begun.
+    pub(super) fn begin(&self) {
+        let mut state = self.lock();
+        state.exchanges += 1;
+        state.enter(Phase::Serving);
         self.changed.notify_one();
+    }
+
+    /// An exchange is over.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.exchanges -= 1;
+        if state.exchanges == 0 {
+            state.enter(Phase::Waiting);
+            self.changed.notify_one();
+        }
     }
 
     /// Bytes came in: the head of a request has begun, when none is being served.
     fn received(&self) {
-        let phase = self.state.lock().unwrap_or_else(PoisonError::into_inner).0;
-        if phase == Phase::Waiting {
-            self.enter(Phase::ReadingHead);
+        let mut state = self.lock();
+        if state.phase == Phase::Waiting {
+            state.enter(Phase::ReadingHead);
+            self.changed.notify_one();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when a phase has lasted too long.
     async fn expired(&self) {
         loop {
-            let deadline = self.state.lock().unwrap_or_else(PoisonError::into_inner).1;
+            let deadline = self.lock().deadline;
             let passed = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -199,37 +229,5 @@ impl AsyncWrite for Timed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A reply's body, whose end begins the wait for the next request.
-struct Counted {
-    body: Body,
-    clock: Arc<Clock>,
-}
-
-impl http_body::Body for Counted {
-    type Data = bytes::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.clock.enter(Phase::Waiting);
     }
 }

@@ -6,6 +6,7 @@
 mod auth;
 mod connection;
 mod docs;
+mod exchange;
 pub mod health;
 mod held;
 mod layers;

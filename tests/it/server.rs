@@ -169,6 +169,38 @@ async fn sigterm_drains_and_exits_with_0() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_wants_does_not_cost_the_connection() {
+    let daemon = Daemon::start().await;
+    for head in ["POST /nothing", "POST /port", "POST /files/folder?path=x&mode=bad"] {
+        let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+        let head = format!("{head} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The client writes its body after the reply has left, and all of it before it looks.
+        let mut buffer = [0; 1];
+        within(stream.peek(&mut buffer)).await.unwrap();
+        within(stream.write_all(&vec![b'x'; 300_000])).await.unwrap();
+        stream
+            .write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut reply = String::new();
+        within(stream.read_to_string(&mut reply)).await.unwrap();
+        let (first, second) = reply.split_once("HTTP/1.1 200 OK").unwrap_or_else(|| panic!("{reply}"));
+        assert!(first.starts_with("HTTP/1.1 4") && !first.contains("close"), "{first}");
+        assert!(second.contains("version"), "{second}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_asked_for_is_not_awaited() {
+    let daemon = Daemon::start().await;
+    let head =
+        "POST /nothing HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let reply = raw(&daemon, head).await;
+    assert!(reply.starts_with("HTTP/1.1 404") && reply.contains("connection: close"), "{reply}");
+}
+
+#[tokio::test]
 async fn a_request_without_a_host_name_is_answered() {
     let daemon = Daemon::start().await;
     let reply = raw(&daemon, "GET /work-dir HTTP/1.0\r\n\r\n").await;
