@@ -37,11 +37,13 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 /// # Errors
 /// [`ErrorKind::InvalidBody`], with the parser's own words.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Error::new(ErrorKind::InvalidBody, "the body is empty"));
-    }
-    T::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
-        .map_err(|error| Error::new(ErrorKind::InvalidBody, error.to_string()))
+    T::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(|error| not_json(bytes, &error))
+}
+
+fn not_json(bytes: &[u8], error: &serde_json::Error) -> Error {
+    let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+    let message = if is_empty { "the body is empty".to_owned() } else { error.to_string() };
+    Error::new(ErrorKind::InvalidBody, message)
 }
 
 /// Reads a whole body of `limit` bytes at most.
@@ -89,6 +91,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 /// # Errors
 /// Names the parameter that is missing or makes no sense.
 pub fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
+    T::deserialize(MapDeserializer::new(parameters(text)?.into_iter()))
+        .map_err(|error: QueryError| Error::invalid(error.0))
+}
+
+fn parameters(text: &str) -> Result<Vec<(String, Parameter)>> {
     let mut pairs: Vec<(String, Parameter)> = Vec::new();
     for pair in text.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -99,8 +106,7 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
         let value = decoded(value).ok_or_else(|| Error::invalid(format!("{name} is not valid UTF-8")))?;
         pairs.push((name.clone(), Parameter { name, value }));
     }
-    T::deserialize(MapDeserializer::new(pairs.into_iter()))
-        .map_err(|error: QueryError| Error::invalid(error.0))
+    Ok(pairs)
 }
 
 /// Every value of a parameter that may be repeated.
