@@ -34,8 +34,9 @@ const LABEL: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Reads the rest of a request, so that the client can read the reply: many write everything first, and proxies take
-/// an early end for a broken connection. A client that waits for "100 Continue" has sent nothing that is in the way.
+/// Reads the rest of a request before it is answered: proxies take an early reply to a large body for a broken
+/// connection. Without, the rest is read beside the reply (`server/exchange.rs`). A client that waits for "100 Continue"
+/// has sent nothing that is in the way.
 pub async fn drain(body: &mut BodyDataStream, headers: &HeaderMap) {
     if headers.get(header::EXPECT).is_none() {
         while let Some(Ok(_)) = body.next().await {}

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::auth::{Access, Peer};
-use super::exchange::{Exchange, Lent};
+use super::exchange::Exchange;
 use super::held::Held;
 use super::router::Api;
 use crate::http::socket::Hold;
@@ -59,10 +59,10 @@ pub(super) async fn serve(
     let valve = socket.valve();
     let io = TokioIo::new(Timed { stream: Held::new(socket, hold.clone()), clock: Arc::clone(&clock) });
     let service = service_fn(|mut request: Request<Incoming>| {
-        let exchange = Exchange::begin(&clock, request.headers());
+        let exchange = Exchange::begin(&clock, &shutdown, request.headers());
         request.extensions_mut().insert(hold.clone());
         request.extensions_mut().insert(valve.clone());
-        let reply = api.answer(request.map(|body| Body::new(Lent::new(body, &exchange))), peer);
+        let reply = api.answer(request.map(|body| exchange.lend(Body::new(body))), peer);
         async move { Ok::<_, std::convert::Infallible>(exchange.reply(reply.await)) }
     });
     let connection = http1::Builder::new()

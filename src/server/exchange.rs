@@ -13,12 +13,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::connection::Clock;
+use crate::platform::shutdown::Shutdown;
 
 /// Longest wait for more of a body that nobody reads.
 const STALL: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ const STALL: Duration = Duration::from_secs(10);
 /// What goes on while parts of it are there.
 pub(super) struct Exchange {
     clock: Arc<Clock>,
+    shutdown: Shutdown,
     /// The client sends the body when it is asked to ("100 Continue").
     is_asked_for: bool,
     /// It was never asked to: nobody knows whether a body comes now.
@@ -34,10 +35,22 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Begins with a request's head.
-    pub(super) fn begin(clock: &Arc<Clock>, head: &HeaderMap) -> Arc<Self> {
+    pub(super) fn begin(clock: &Arc<Clock>, shutdown: &Shutdown, head: &HeaderMap) -> Arc<Self> {
         clock.begin();
-        let is_asked_for = head.contains_key(header::EXPECT);
-        Arc::new(Self { clock: Arc::clone(clock), is_asked_for, is_last: AtomicBool::new(false) })
+        Arc::new(Self {
+            clock: Arc::clone(clock),
+            shutdown: shutdown.clone(),
+            is_asked_for: head.contains_key(header::EXPECT),
+            is_last: AtomicBool::new(false),
+        })
+    }
+
+    /// The body as its handler has it.
+    pub(super) fn lend(self: &Arc<Self>, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        Body::new(Lent { body: Some((body, Arc::clone(self))), was_read: false })
     }
 
     /// The reply as it is sent.
@@ -82,27 +95,20 @@ impl http_body::Body for Reply {
 }
 
 /// A request's body, which is read to its end whoever drops it.
-pub(super) struct Lent<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> {
+struct Lent {
     /// None when it has ended.
-    body: Option<(B, Arc<Exchange>)>,
+    body: Option<(Body, Arc<Exchange>)>,
     was_read: bool,
 }
 
-impl<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> Lent<B> {
-    pub(super) fn new(body: B, exchange: &Arc<Exchange>) -> Self {
-        let body = (!body.is_end_stream()).then(|| (body, Arc::clone(exchange)));
-        Self { body, was_read: false }
-    }
-}
-
-impl<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> http_body::Body for Lent<B> {
+impl http_body::Body for Lent {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.was_read = true;
         let Some((body, _)) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(context));
@@ -121,7 +127,7 @@ impl<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> http_body::Body 
     }
 }
 
-impl<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> Drop for Lent<B> {
+impl Drop for Lent {
     fn drop(&mut self) {
         let Some((mut body, exchange)) = self.body.take().filter(|(body, _)| !body.is_end_stream()) else {
             return;
@@ -131,12 +137,10 @@ impl<B: http_body::Body<Data = Bytes> + Send + Unpin + 'static> Drop for Lent<B>
             return;
         }
         // Beside the reply: a client that looks for it meanwhile need not send what nobody wants.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                while let Ok(Some(Ok(_))) = timeout(STALL, body.frame()).await {}
-                drop(exchange);
-            });
-        }
+        exchange.shutdown.clone().spawn(async move {
+            while let Ok(Some(Ok(_))) = timeout(STALL, body.frame()).await {}
+            drop(exchange);
+        });
     }
 }
 
@@ -149,9 +153,9 @@ mod tests {
 
     use super::*;
 
-    fn lent(body: Body) -> (Lent<Body>, Arc<Exchange>) {
-        let exchange = Exchange::begin(&Arc::new(Clock::new()), &HeaderMap::new());
-        (Lent::new(body, &exchange), exchange)
+    fn lent(body: Body) -> (Body, Arc<Exchange>) {
+        let exchange = Exchange::begin(&Arc::new(Clock::new()), &Shutdown::new(), &HeaderMap::new());
+        (exchange.lend(body), exchange)
     }
 
     /// Resolves when everyone else has let go of the exchange.
